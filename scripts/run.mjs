@@ -47,6 +47,13 @@ const child = spawn(join(bin, windows ? `${command}.cmd` : command), args, {
 })
 // A terminal sends Ctrl-C to the whole group; a supervisor signals this process alone.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
+// npm sends a signal on to its shell, and dash dies of it without a word: then this process has another parent.
+if (process.env.npm_lifecycle_event) {
+  const parent = process.ppid
+  setInterval(() => {
+    if (process.ppid !== parent) child.kill('SIGTERM')
+  }, 250).unref()
+}
 child.on('error', error => {
   console.error(`shoal: ${error.message}`)
   process.exitCode = 1
