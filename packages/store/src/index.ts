@@ -1,0 +1,170 @@
+import type { Digest } from '@shoal/oci/digest'
+import { childrenOf, type Descriptor, type Manifest } from '@shoal/oci/manifest'
+import { formatName, type Name } from '@shoal/oci/name'
+import { Level } from 'level'
+
+/** What is known of a stored blob. `size` in bytes; `mediaType` if it is a manifest: the type it is served with. */
+export type BlobRecord = { readonly size: number; readonly mediaType?: string }
+
+/** A registry's answer that is kept for when the registry is out of reach. `at` in ms since the epoch. */
+export type Listing = {
+  readonly body: string
+  readonly link?: string
+  readonly filters?: string
+  readonly at: number
+}
+
+type IndexErrorCode = 'LOCKED' | 'INDEX_CLOSED' | 'INDEX_BROKEN'
+
+/**
+ * Thrown when the index cannot be opened: `LOCKED` by another process, `INDEX_CLOSED` to this one (permissions, a full
+ * disk), `INDEX_BROKEN` if what is there cannot be read.
+ */
+export class IndexError extends Error {
+  readonly code: IndexErrorCode
+
+  constructor(code: IndexErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** How many listings are kept at least, and how often the oldest beyond that go. */
+const mostListings = 500
+const listingsBetweenPrunes = 50
+
+/** In characters. */
+const longestListing = 1024 * 1024
+
+/** Stands for the size of a digest that manifests give different sizes for. */
+const contested = -1
+
+/**
+ * What can be computed again, or done without: sizes, manifests' links, whose content a digest is, answers kept for
+ * offline. In Level; its lock also keeps a second daemon out of the data folder.
+ */
+export class Index {
+  readonly #level: Level<string, unknown>
+  readonly #blobs: ReturnType<typeof sublevel<BlobRecord>>
+  readonly #manifests: ReturnType<typeof sublevel<Manifest>>
+  readonly #sizes: ReturnType<typeof sublevel<number>>
+  readonly #owners: ReturnType<typeof sublevel<Visibility>>
+  readonly #listings: ReturnType<typeof sublevel<Listing>>
+
+  #listingsAdded = 0
+
+  private constructor(level: Level<string, unknown>) {
+    this.#level = level
+    this.#blobs = sublevel<BlobRecord>(level, 'blobs')
+    this.#manifests = sublevel<Manifest>(level, 'manifests')
+    this.#sizes = sublevel<number>(level, 'sizes')
+    this.#owners = sublevel<Visibility>(level, 'owners')
+    this.#listings = sublevel<Listing>(level, 'listings')
+  }
+
+  /** @throws IndexError */
+  static async open(folder: string): Promise<Index> {
+    const level = new Level<string, unknown>(folder, { valueEncoding: 'json' })
+    try {
+      await level.open()
+    } catch (error) {
+      const cause = error instanceof Error ? error.cause : undefined
+      if (cause instanceof Error && 'code' in cause && cause.code === 'LEVEL_LOCKED')
+        throw new IndexError('LOCKED', `${folder} is open in another process`, { cause })
+      const reason = cause instanceof Error ? cause.message : String(error)
+      const code = /permission|denied|read-only|no space|too many open/i.test(reason) ? 'INDEX_CLOSED' : 'INDEX_BROKEN'
+      throw new IndexError(code, `${folder} cannot be opened: ${reason}`, { cause: error })
+    }
+    const index = new Index(level)
+    // Each opens by itself, and until then could not be read at once.
+    for (const part of [index.#blobs, index.#manifests, index.#sizes, index.#owners, index.#listings]) await part.open()
+    return index
+  }
+
+  close(): Promise<void> {
+    return this.#level.close()
+  }
+
+  /** Every blob, in the order of digests. */
+  async blobs(): Promise<[Digest, BlobRecord][]> {
+    const found: [Digest, BlobRecord][] = []
+    const iterator = this.#blobs.iterator()
+    try {
+      for (let batch: [string, BlobRecord][]; (batch = await iterator.nextv(10_000)).length > 0; )
+        for (const [digest, record] of batch) found.push([digest as Digest, record])
+    } finally {
+      await iterator.close()
+    }
+    return found
+  }
+
+  /** Records a blob; if it is a manifest, also what it points to, and the sizes that it gives. */
+  async addBlob(digest: Digest, size: number, manifest: Manifest | undefined): Promise<BlobRecord> {
+    const record = manifest ? { size, mediaType: manifest.mediaType } : { size }
+    const batch = this.#level.batch().put(digest, record, { sublevel: this.#blobs })
+    if (manifest) {
+      batch.put(digest, manifest, { sublevel: this.#manifests })
+      for (const [child, size] of this.#agreedSizes(childrenOf(manifest)))
+        batch.put(child, size, { sublevel: this.#sizes })
+    }
+    await batch.write()
+    return record
+  }
+
+  async removeBlob(digest: Digest): Promise<void> {
+    await this.#level.batch().del(digest, { sublevel: this.#blobs }).del(digest, { sublevel: this.#manifests }).write()
+  }
+
+  /** A manifest that is held, without its bytes. */
+  manifest(digest: Digest): Manifest | undefined {
+    return this.#manifests.getSync(digest)
+  }
+
+  /** The size in bytes that the manifests here give for a digest; undefined if they don't agree. */
+  sizeOf(digest: Digest): number | undefined {
+    const size = this.#sizes.getSync(digest)
+    return size === contested ? undefined : size
+  }
+
+  visibility(name: Name, digest: Digest): Visibility | undefined {
+    return this.#owners.getSync(`${formatName(name)}@${digest}`)
+  }
+
+  async setVisibility(name: Name, digests: readonly Digest[], visibility: Visibility): Promise<void> {
+    await this.#owners.batch(
+      digests.map(digest => ({ type: 'put', key: `${formatName(name)}@${digest}`, value: visibility })),
+    )
+  }
+
+  /** Anybody can write a manifest that gives a wrong size for the layer of another's image. */
+  #agreedSizes(descriptors: readonly Descriptor[]): Map<Digest, number> {
+    const agreed = new Map<Digest, number>()
+    for (const { digest, size } of descriptors) {
+      const known = agreed.get(digest) ?? this.#sizes.getSync(digest) ?? size
+      if (size >= 0) agreed.set(digest, known === size ? size : contested)
+    }
+    return agreed
+  }
+
+  listing(key: string): Promise<Listing | undefined> {
+    return this.#listings.get(key)
+  }
+
+  /** Keeps the last {@link mostListings} or so; one that is longer than {@link longestListing} is not kept. */
+  async setListing(key: string, listing: Listing): Promise<void> {
+    if (listing.body.length > longestListing) return
+    await this.#listings.put(key, listing)
+    if (++this.#listingsAdded % listingsBetweenPrunes !== 0) return
+    const ages: { key: string; at: number }[] = []
+    for await (const [each, { at }] of this.#listings.iterator()) ages.push({ key: each, at })
+    const excess = ages.sort((a, b) => a.at - b.at).slice(0, Math.max(ages.length - mostListings, 0))
+    await this.#listings.batch(excess.map(({ key }) => ({ type: 'del', key })))
+  }
+}
+
+/** Whether content may be known to other machines: `public` if it was to be had without credentials. */
+export type Visibility = 'public' | 'private'
+
+function sublevel<Value>(level: Level<string, unknown>, name: string) {
+  return level.sublevel<string, Value>(name, { valueEncoding: 'json' })
+}

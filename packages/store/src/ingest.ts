@@ -1,0 +1,184 @@
+import { dirname } from 'node:path'
+import type { ByteRange } from '@shoal/oci/byte-range'
+import { type Digest, DigestHasher } from '@shoal/oci/digest'
+import { RangeSet } from '@shoal/oci/range-set'
+import type { Disk, DiskFile } from './disk.ts'
+import type { Layout } from './layout.ts'
+
+const readSize = 512 * 1024
+
+/** How many bytes are written between two notes of what a part file holds. */
+const noteEvery = 64 * 1024 * 1024
+
+/** A blob on its way into the store: a part file, which ranges of it are there, and a hash that follows the first gap. */
+export class Ingest {
+  readonly digest: Digest
+  /** In bytes. */
+  readonly size: number
+  /** What the part file holds. Nothing of it is verified before {@link verify}. */
+  readonly have: RangeSet
+  /** Bytes that an earlier run of the daemon left, so that a wrong digest need not be the fault of who gave the rest. */
+  readonly resumed: number
+  readonly #disk: Disk
+  readonly #layout: Layout
+  readonly #file: DiskFile
+  readonly #hasher: DigestHasher
+  #hashed = 0
+  #noted: number
+  /** Whether there may be a note. */
+  #hasNote: boolean
+  /** The last note being written; one at a time. */
+  #noting: Promise<void> = Promise.resolve()
+  #closing = false
+  #catchingUp: Promise<void> | undefined
+  #failure: Error | undefined
+
+  private constructor(disk: Disk, layout: Layout, file: DiskFile, digest: Digest, size: number, have: RangeSet) {
+    this.#disk = disk
+    this.#layout = layout
+    this.#file = file
+    this.#hasher = new DigestHasher(digest)
+    this.digest = digest
+    this.size = size
+    this.have = have
+    this.resumed = have.total
+    this.#noted = have.total
+    this.#hasNote = have.total > 0
+  }
+
+  /** Opens the blob's part file, and goes on from what {@link park} left if that was for the same size. */
+  static async open(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<Ingest> {
+    const have = await parkedRanges(disk, layout, digest, size)
+    // A note that is kept stays true: what is there only grows.
+    if (have.total === 0) for (const path of [layout.partState(digest), layout.part(digest)]) await disk.remove(path)
+    const ingest = new Ingest(disk, layout, await disk.open(layout.part(digest), 'create'), digest, size, have)
+    ingest.#catchUp()
+    return ingest
+  }
+
+  get complete(): boolean {
+    return this.have.covers({ start: 0, end: this.size })
+  }
+
+  read(buffer: Uint8Array, length: number, position: number): Promise<number> {
+    return this.#file.read(buffer, length, position)
+  }
+
+  /** Adds bytes at a position; they may be read once it resolves. `bytes` must stay as they are until then. */
+  async write(bytes: Uint8Array, position: number): Promise<void> {
+    if (this.#failure) throw this.#failure
+    const writing = this.#file.write(bytes, position)
+    // Hashing here, from memory and while the disk writes, saves reading it all again.
+    if (!this.#catchingUp && position === this.#hashed) {
+      this.#hasher.update(bytes)
+      this.#hashed += bytes.length
+    }
+    try {
+      await writing
+    } catch (error) {
+      // The hash may be ahead of the file now.
+      this.#failure = error instanceof Error ? error : new Error(String(error))
+      throw error
+    }
+    this.have.add({ start: position, end: position + bytes.length })
+    this.#catchUp()
+    if (this.have.total - this.#noted >= noteEvery) {
+      this.#noted = this.have.total
+      // Without the note only a kill costs more.
+      await this.#note().catch(() => {})
+    }
+  }
+
+  /** Whether the whole blob has the digest. Only once {@link complete}, and only once. */
+  async verify(): Promise<boolean> {
+    await this.#catchingUp
+    if (this.#failure) throw this.#failure
+    return this.#hashed === this.size && this.#hasher.matches()
+  }
+
+  /** Gives the verified blob its name, so that it is there for good, power loss included. */
+  async commit(): Promise<void> {
+    const path = this.#layout.blob(this.digest)
+    try {
+      await this.#file.sync()
+    } catch (error) {
+      // What could not be written would look as if it was, from the page cache: it must not be taken up again.
+      await this.discard()
+      throw error
+    }
+    await this.#disk.rename(this.#layout.part(this.digest), path)
+    await this.#disk.syncFolder(dirname(path))
+    await this.#noting
+    if (this.#hasNote) await this.#disk.remove(this.#layout.partState(this.digest))
+  }
+
+  /** Keeps what is there for a later {@link open}. The file stays readable until {@link close}. */
+  async park(): Promise<void> {
+    // A disk that refused bytes is likely full: then they take up room for nothing.
+    await (this.have.total === 0 || this.#failure ? this.discard() : this.#note())
+  }
+
+  /** Throws away what is there. */
+  async discard(): Promise<void> {
+    await this.#noting
+    await this.#disk.remove(this.#layout.partState(this.digest))
+    await this.#disk.remove(this.#layout.part(this.digest))
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true
+    await this.#catchingUp
+    await this.#file.close()
+  }
+
+  /** Notes which ranges are there. After power loss the note may say more than there is: then the digest tells. */
+  #note(): Promise<void> {
+    this.#hasNote = true
+    const note = this.#noting.then(() => {
+      const state = { version: 1, size: this.size, ranges: this.have }
+      return this.#disk.replaceFile(this.#layout.partState(this.digest), JSON.stringify(state))
+    })
+    this.#noting = note.catch(() => {})
+    return note
+  }
+
+  /** Hashes what was written ahead of the hash, from the file. */
+  #catchUp(): void {
+    if (this.#catchingUp || this.#failure || this.have.reach(this.#hashed) === this.#hashed) return
+    const run = async () => {
+      const buffer = Buffer.allocUnsafe(readSize)
+      try {
+        for (let end: number; !this.#closing && (end = this.have.reach(this.#hashed)) > this.#hashed; ) {
+          const count = await this.#file.read(buffer, Math.min(readSize, end - this.#hashed), this.#hashed)
+          if (count === 0) throw new Error(`${this.#file.path} is shorter than what was written to it`)
+          this.#hasher.update(buffer.subarray(0, count))
+          this.#hashed += count
+        }
+      } catch (error) {
+        this.#failure = error instanceof Error ? error : new Error(String(error))
+      }
+      // In the same turn as the last look at what is there, so that no write falls between the two.
+      this.#catchingUp = undefined
+    }
+    this.#catchingUp = run()
+  }
+}
+
+async function parkedRanges(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<RangeSet> {
+  try {
+    const state: unknown = JSON.parse((await disk.readFile(layout.partState(digest))).toString())
+    const length = (await disk.sizeOf(layout.part(digest))) ?? 0
+    if (typeof state !== 'object' || state === null || !('version' in state) || state.version !== 1)
+      return new RangeSet()
+    if (!('size' in state) || state.size !== size || !('ranges' in state) || !Array.isArray(state.ranges))
+      return new RangeSet()
+    const ranges = state.ranges.map(([start, end]): ByteRange => ({ start, end }))
+    const whole = Number.isSafeInteger
+    const sound = ranges.every(
+      ({ start, end }) => whole(start) && whole(end) && start >= 0 && start < end && end <= Math.min(size, length),
+    )
+    return new RangeSet(sound ? ranges : [])
+  } catch {
+    return new RangeSet()
+  }
+}

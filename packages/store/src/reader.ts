@@ -1,0 +1,12 @@
+/** Reads one range of a blob from its start to its end. */
+export interface Reader {
+  /**
+   * Fills as much of `buffer` as there is, waiting for at least one byte.
+   * @returns how many bytes; 0 at the end of the range
+   */
+  read(buffer: Uint8Array): Promise<number>
+  /** Makes a {@link read} that waits, and any later one, fail. */
+  cancel(): void
+  /** Must be called when no {@link read} is under way, also after an error. */
+  close(): void
+}

@@ -1,0 +1,92 @@
+import type { ByteRange } from '@shoal/oci/byte-range'
+import type { Digest } from '@shoal/oci/digest'
+import type { Name } from '@shoal/oci/name'
+import type { RangeSet } from '@shoal/oci/range-set'
+import type { Visibility } from './index.ts'
+
+/** Content that is looked for. A manifest is a blob that registries serve under another path. */
+export type Want = {
+  readonly name: Name
+  readonly digest: Digest
+  readonly kind: 'manifest' | 'blob'
+  /** In bytes, where a manifest told it. */
+  readonly size?: number
+  /** The first byte that is missing: an offer may begin there at once. @default 0 */
+  readonly at?: number
+}
+
+/** Who gave content. */
+export type Origin = {
+  readonly kind: 'peer' | 'upstream'
+  /** An endpoint's host, or a peer's name. */
+  readonly host: string
+  readonly visibility: Visibility
+}
+
+/** Takes the bytes of one leased range, in order. */
+export interface RangeWriter {
+  /** How many bytes of the range are still to come; may fall when a part of it is leased to another. */
+  readonly room: number
+  /**
+   * Takes as much of `bytes` as there is room for.
+   * @returns nothing to go on at once; a promise to wait for first. `bytes` must stay as they are until then.
+   * @throws SourceError `revoked` if the lease has ended; the disk's error if the bytes could not be written
+   */
+  write(bytes: Uint8Array): Promise<void> | undefined
+}
+
+/** Somebody who can give a blob, or parts of it. */
+export interface Offer {
+  readonly origin: Origin
+  /** In bytes; undefined if it will not be known before the end. */
+  readonly size?: number
+  /** The `Content-Type` of a manifest. */
+  readonly mediaType?: string
+  /** What can be had from this offer now. */
+  ranges(): RangeSet
+  /** Calls `grown` whenever {@link ranges} grows. */
+  onGrow(grown: () => void): Disposable
+  /**
+   * Gets a range and writes it, until it is all there or `into` has no room left.
+   * @throws SourceError if it ends early
+   */
+  fetch(range: ByteRange, into: RangeWriter, signal: AbortSignal): Promise<void>
+  /** Ends what the offer holds open. */
+  close(): void
+}
+
+/** Where content may be found. The order of sources is a list. */
+export interface Source {
+  /** For logs and errors: an endpoint's host. */
+  readonly label: string
+  /**
+   * @returns an offer; null if the source says that it does not have the content
+   * @throws SourceError if it could not say
+   */
+  find(want: Want, signal: AbortSignal): Promise<Offer | null>
+}
+
+/**
+ * Why a source gave nothing:
+ * `unreachable` (no connection, no name), `timeout`, `denied` (401, 403, a token refused), `limited` (429),
+ * `failing` (5xx), `broken` (an answer that makes no sense, or ends early), `skipped` (its circuit is open),
+ * `revoked` (the lease was taken back).
+ */
+export type SourceErrorCode =
+  | 'unreachable'
+  | 'timeout'
+  | 'denied'
+  | 'limited'
+  | 'failing'
+  | 'broken'
+  | 'skipped'
+  | 'revoked'
+
+export class SourceError extends Error {
+  readonly code: SourceErrorCode
+
+  constructor(code: SourceErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
