@@ -1,0 +1,115 @@
+import { once } from 'node:events'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer } from 'node:https'
+import type { AddressInfo, Socket } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
+import { Exchange } from './exchange.ts'
+import type { Intercept } from './fault.ts'
+import type { Log, ServerName } from './log.ts'
+
+export type Tls = { key: string; cert: string }
+export type Handler = (exchange: Exchange) => Promise<void>
+export type EndpointOptions = {
+  name: ServerName
+  log: Log
+  handler: Handler
+  /** Asked about each request, before anything else. */
+  intercept: Intercept
+  /** 0: any that is free. */
+  port?: number | undefined
+  tls?: Tls | undefined
+}
+
+/** A server on 127.0.0.1 that logs its requests, applies faults, and can go down and come up again on its port. */
+export class Endpoint {
+  readonly url: string
+  readonly #server: Server
+  readonly #sockets: Set<Socket>
+  readonly #port: number
+
+  static async open(options: EndpointOptions): Promise<Endpoint> {
+    const serve = (request: IncomingMessage, response: ServerResponse) => void answer(options, request, response)
+    const server = options.tls ? createTlsServer(options.tls, serve) : createServer(serve)
+    // Longer than any client's, so that no client sends a request into a connection that is just being closed.
+    server.keepAliveTimeout = 120_000
+    const sockets = new Set<Socket>()
+    server.on('connection', socket => {
+      sockets.add(socket)
+      socket.once('close', () => sockets.delete(socket))
+    })
+    server.listen(options.port ?? 0, '127.0.0.1')
+    await once(server, 'listening')
+    return new Endpoint(server, sockets, options.tls ? 'https' : 'http')
+  }
+
+  private constructor(server: Server, sockets: Set<Socket>, scheme: string) {
+    this.#server = server
+    this.#sockets = sockets
+    this.#port = (server.address() as AddressInfo).port
+    this.url = `${scheme}://127.0.0.1:${this.#port}`
+  }
+
+  /** Closes the port and every connection. */
+  async down(): Promise<void> {
+    if (!this.#server.listening) return
+    const closed = once(this.#server, 'close')
+    this.#server.close()
+    for (const socket of this.#sockets) socket.destroy()
+    await closed
+  }
+
+  /** Listens again, on the same port. */
+  async up(): Promise<void> {
+    if (this.#server.listening) return
+    this.#server.listen(this.#port, '127.0.0.1')
+    await once(this.#server, 'listening')
+  }
+}
+
+async function answer(options: EndpointOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const { log, name } = options
+  const entry = {
+    time: Date.now(),
+    server: name,
+    method: request.method ?? '',
+    path: request.url ?? '',
+    headers: request.headers,
+    status: 0,
+    bytes: 0,
+    user: 'anonymous',
+    range: request.headers.range,
+    userAgent: request.headers['user-agent'],
+    finished: false,
+    closed: false,
+  }
+  const gone = new AbortController()
+  response.once('finish', () => {
+    entry.finished = true
+  })
+  // A write into a connection that is just going; 'close' tells the rest.
+  response.on('error', () => {})
+  const closed = new Promise<void>(resolve => response.once('close', resolve)).then(() => gone.abort())
+  log.open(entry)
+  await respond(options, { request, response, entry, signal: gone.signal })
+  await closed
+  log.close(entry)
+}
+
+async function respond(
+  { name, handler, intercept }: EndpointOptions,
+  { request, response, entry, signal }: Pick<Exchange, 'request' | 'response' | 'entry' | 'signal'>,
+): Promise<void> {
+  try {
+    const fault = intercept(entry)
+    if (fault?.kind === 'hang') return
+    if (fault?.kind === 'delay') await setTimeout(fault.ms, undefined, { signal })
+    const exchange = new Exchange(request, response, { entry, fault, signal })
+    if (fault?.kind !== 'status') return await handler(exchange)
+    const code = fault.status === 429 ? 'TOOMANYREQUESTS' : 'UNKNOWN'
+    await exchange.sendError(fault.status, code, 'a fault made for a test', fault.headers)
+  } catch (error) {
+    if (signal.aborted) return
+    process.stderr.write(`${name}: ${entry.method} ${entry.path}: ${error instanceof Error ? error.stack : error}\n`)
+    response.destroy()
+  }
+}
