@@ -1,0 +1,347 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type ByteRange, formatRange } from '@shoal/oci/byte-range'
+import { type Digest, isDigest } from '@shoal/oci/digest'
+import type { Descriptor } from '@shoal/oci/manifest'
+import { manifestLimit } from '@shoal/oci/manifest'
+import { acceptManifests, essence, isManifestType } from '@shoal/oci/media-type'
+import type { Name } from '@shoal/oci/name'
+import type { Visibility } from '@shoal/store/index'
+import { type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
+import type { AddressPolicy } from './address-policy.ts'
+import { Breaker } from './breaker.ts'
+import { BufferedOffer, contentLength, HttpOffer } from './offer.ts'
+import { parseRateLimit, parseRetryAfter, type RateLimit } from './rate-limit.ts'
+import { isRedirect, redirectTarget } from './redirect.ts'
+import { type Credentials, parseChallenge, Tokens } from './token.ts'
+import type { Response, Transport } from './transport.ts'
+
+const mostRedirects = 5
+
+/** How long a rate limit is taken to hold if the registry does not say, in ms. */
+const defaultLimitPause = 30_000
+
+/** Listings (tags, referrers) that are passed on, in bytes at most. */
+const listingLimit = 8 * 1024 * 1024
+
+export type EndpointOptions = {
+  readonly url: URL
+  readonly transport: Transport
+  readonly policy: AddressPolicy
+  readonly credentials: Credentials | undefined
+  /** Whether no other is asked after it. One that is not the last is given less patience. */
+  readonly last: boolean
+  readonly userAgent: string
+  /** Told of each answer, or of each request that had none (`code` is then a {@link SourceError}'s). */
+  readonly onRequest: (request: { method: string; code: string }) => void
+  readonly now: () => number
+  readonly random: () => number
+}
+
+/** A tag as a registry has it. */
+export type Tagged = { readonly descriptor: Descriptor; readonly visibility: Visibility }
+
+export type ListingAnswer = {
+  readonly body: string
+  readonly link?: string
+  readonly filters?: string
+}
+
+type Ask = {
+  readonly method: 'GET' | 'HEAD'
+  readonly path: string
+  readonly name: Name
+  readonly headers?: Readonly<Record<string, string>>
+  /** Whether Docker Hub counts it: a GET of a manifest. */
+  readonly counted?: boolean
+  /** Whether the answer may be long: a GET of a blob. */
+  readonly bulk?: boolean
+  readonly signal: AbortSignal
+}
+
+/** One server that answers for a registry. */
+export class Endpoint implements Source {
+  readonly url: URL
+  /** One for what is answered at once, and one for blobs: a server may answer, and then give no bytes. */
+  readonly #circuits: { readonly questions: Breaker; readonly blobs: Breaker }
+  readonly #options: EndpointOptions
+  readonly #tokens: Tokens
+  #rateLimit: RateLimit | undefined
+  #limitedUntil = 0
+  #requests = 0
+  #errors = 0
+
+  constructor(options: EndpointOptions) {
+    this.#options = options
+    this.#tokens = new Tokens(options.url, options)
+    const breaker = () => new Breaker(options.now, options.random)
+    this.#circuits = { questions: breaker(), blobs: breaker() }
+    this.url = options.url
+  }
+
+  /** The host, for logs and `Cache-Status`; with the port where it is not the scheme's. */
+  get label(): string {
+    return this.url.host
+  }
+
+  /** What it was asked and said so far. `limitedUntil` in ms since the epoch; in the past if there is no limit. */
+  get state() {
+    const { questions, blobs } = this.#circuits
+    const circuit = questions.state === 'closed' ? blobs.state : questions.state
+    return {
+      state: this.#options.now() < this.#limitedUntil ? ('limited' as const) : circuit,
+      requests: this.#requests,
+      errors: this.#errors,
+      rateLimit: this.#rateLimit,
+      limitedUntil: this.#limitedUntil,
+    }
+  }
+
+  /** Whether it answers as a registry does. @throws SourceError */
+  async ping(signal: AbortSignal): Promise<void> {
+    const { transport, url, userAgent } = this.#options
+    const headers = { 'user-agent': userAgent, 'accept-encoding': 'identity' }
+    const response = await transport.request({ method: 'GET', url: new URL('/v2/', url), headers, signal })
+    response.discard()
+    if (response.status !== 200 && response.status !== 401)
+      throw new SourceError('broken', `${url.host} answers ${response.status} to GET /v2/: it is no registry`)
+  }
+
+  /**
+   * Asks what a tag is, by HEAD.
+   * @returns null if there is no such tag
+   * @throws SourceError
+   */
+  async head(name: Name, reference: string, signal: AbortSignal): Promise<Tagged | null> {
+    const path = `/v2/${name.repository}/manifests/${reference}`
+    const response = await this.#ask({ method: 'HEAD', path, name, headers: { accept: acceptManifests }, signal })
+    if (!response) return null
+    response.discard()
+    const mediaType = essence(response.header('content-type') ?? '')
+    const asked = isDigest(reference) ? reference : undefined
+    const digest = response.header('docker-content-digest') ?? asked ?? ''
+    const size = contentLength(response)
+    if (!isManifestType(mediaType)) throw this.#broken(`a manifest of type "${mediaType}"`)
+    if (!isDigest(digest) || (asked !== undefined && digest !== asked))
+      throw this.#broken('a HEAD of a manifest without its digest')
+    if (size === undefined || size > manifestLimit) throw this.#broken('a HEAD of a manifest without its length')
+    return { descriptor: { mediaType, digest, size }, visibility: this.#visibility }
+  }
+
+  /** A blob's size in bytes, by HEAD; null if there is no such blob. @throws SourceError */
+  async sizeOf(name: Name, digest: Digest, signal: AbortSignal): Promise<number | null> {
+    const path = `/v2/${name.repository}/blobs/${digest}`
+    const response = await this.#ask({ method: 'HEAD', path, name, signal })
+    if (!response) return null
+    response.discard()
+    const size = contentLength(response)
+    if (size === undefined) throw this.#broken('a HEAD of a blob without its length')
+    return size
+  }
+
+  /** `tags/list` or `referrers`, as it is; null for 404. @throws SourceError */
+  async listing(name: Name, pathAndQuery: string, signal: AbortSignal): Promise<ListingAnswer | null> {
+    const response = await this.#ask({ method: 'GET', path: `/v2/${name.repository}/${pathAndQuery}`, name, signal })
+    if (!response) return null
+    const body = (await response.bytes(listingLimit)).toString()
+    try {
+      JSON.parse(body)
+    } catch {
+      throw this.#broken('a listing that is not JSON')
+    }
+    const link = response.header('link')
+    const filters = response.header('oci-filters-applied')
+    return { body, ...(link !== undefined && { link }), ...(filters !== undefined && { filters }) }
+  }
+
+  async find(want: Want, signal: AbortSignal): Promise<Offer | null> {
+    try {
+      return await this.#find(want, signal)
+    } catch (error) {
+      // The rest of a blob is fetched with a Range, but a manifest comes as a whole.
+      if (want.kind !== 'manifest' || !(error instanceof SourceError) || !closedEarly(error)) throw error
+      return this.#find(want, signal)
+    }
+  }
+
+  async #find(want: Want, signal: AbortSignal): Promise<Offer | null> {
+    const { at = 0, size, kind } = want
+    // A manifest is small, and offered as a whole.
+    const range = at > 0 && kind === 'blob' ? { start: at, end: size ?? Number.MAX_SAFE_INTEGER } : undefined
+    const response = await this.get(want, range, signal)
+    if (!response) return null
+    const origin = { kind: 'upstream' as const, host: this.label, visibility: this.#visibility }
+    try {
+      if (kind === 'manifest') {
+        const mediaType = essence(response.header('content-type') ?? '')
+        if (!isManifestType(mediaType)) throw this.#broken(`a manifest of type "${mediaType}"`)
+        return new BufferedOffer(origin, await response.bytes(manifestLimit), mediaType)
+      }
+      return await HttpOffer.open(this, want, origin, response, signal)
+    } catch (error) {
+      response.abort()
+      if (kind === 'blob') this.#circuits.blobs.gaveUp()
+      throw error
+    }
+  }
+
+  /** Asks for content, or a range of it; null for 404. @throws SourceError */
+  get(want: Want, range: ByteRange | undefined, signal: AbortSignal): Promise<Response | null> {
+    const { name, digest, kind, size } = want
+    const open = range && range.end === Number.MAX_SAFE_INTEGER
+    return this.#ask({
+      method: 'GET',
+      path: `/v2/${name.repository}/${kind === 'manifest' ? 'manifests' : 'blobs'}/${digest}`,
+      name,
+      headers: {
+        ...(kind === 'manifest' && { accept: acceptManifests }),
+        ...(range && { range: formatRange(range, open ? range.end : size) }),
+      },
+      counted: kind === 'manifest',
+      bulk: kind === 'blob',
+      signal,
+    })
+  }
+
+  get #visibility(): Visibility {
+    return this.#options.credentials ? 'private' : 'public'
+  }
+
+  /** One question, and what its answer means; null for 404. */
+  async #ask(ask: Ask): Promise<Response | null> {
+    const { now } = this.#options
+    if (ask.counted && now() < this.#limitedUntil) {
+      const seconds = Math.ceil((this.#limitedUntil - now()) / 1000)
+      throw new SourceError('limited', `${this.label} limits the rate of pulls for another ${seconds} s`)
+    }
+    const circuit = ask.bulk ? this.#circuits.blobs : this.#circuits.questions
+    if (!circuit.admits()) throw new SourceError('skipped', `${this.label} failed lately, and is given a rest`)
+    try {
+      const response = await this.#answer(ask)
+      // How a blob goes is known when its body has ended.
+      if (response.status < 500 && !(ask.bulk && (response.status === 200 || response.status === 206)))
+        circuit.succeeded()
+      return this.#judge(ask, response)
+    } catch (error) {
+      if (!(error instanceof SourceError) || error.code === 'revoked' || ask.signal.aborted) {
+        circuit.gaveUp()
+        throw error
+      }
+      this.#errors++
+      if (error.code === 'unreachable' || error.code === 'timeout') {
+        this.#silence(this.#circuits.questions)
+        this.#silence(this.#circuits.blobs)
+      } else if (error.code === 'failing') circuit.failed()
+      else circuit.gaveUp()
+      throw error
+    }
+  }
+
+  bodyEnded(error: SourceError | undefined): void {
+    const { blobs, questions } = this.#circuits
+    if (!error) {
+      blobs.succeeded()
+      questions.succeeded()
+    } else if (error.code === 'timeout') this.#silence(blobs)
+    else blobs.gaveUp()
+    if (error && error.code !== 'revoked') this.#errors++
+  }
+
+  #silence(circuit: Breaker): void {
+    if (this.#options.last) circuit.failed()
+    else circuit.fellSilent()
+  }
+
+  /** Sends a question, once more if that is likely to help. GET and HEAD change nothing, so they can be repeated. */
+  async #answer(ask: Ask): Promise<Response> {
+    try {
+      const response = await this.#authorized(ask)
+      if (![500, 502, 503, 504].includes(response.status)) return response
+      response.discard()
+    } catch (error) {
+      if (!(error instanceof SourceError) || ask.signal.aborted) throw error
+      // A connection that was kept alive may have been closed just now, or the token service fails.
+      if (error.code !== 'failing' && !closedEarly(error)) throw error
+    }
+    await sleep(50 + this.#options.random() * 150)
+    return this.#authorized(ask)
+  }
+
+  #judge(ask: Ask, response: Response): Response | null {
+    const { now } = this.#options
+    const { status } = response
+    if (status === 200 || status === 206) {
+      const coding = response.header('content-encoding') ?? 'identity'
+      if (coding === 'identity') return response
+      response.abort()
+      throw this.#broken(`content in the coding "${coding}", which was not asked for`)
+    }
+    response.discard()
+    if (status === 404) return null
+    if (status === 429) {
+      const pause = parseRetryAfter(response.headers, now()) ?? defaultLimitPause
+      if (ask.counted) this.#limitedUntil = now() + pause
+      throw new SourceError('limited', `${this.label} limits the rate of pulls (429)`)
+    }
+    if (status === 401 || status === 403)
+      throw new SourceError('denied', `${this.label} denies access to ${ask.name.repository} (${status})`)
+    if (status >= 500) throw new SourceError('failing', `${this.label} fails (${status})`)
+    throw this.#broken(`status ${status}`)
+  }
+
+  async #authorized(ask: Ask): Promise<Response> {
+    const scope = `repository:${ask.name.repository}:pull`
+    for (let tries = 0; ; tries++) {
+      const authorization = await this.#tokens.authorization(scope, ask.signal)
+      const { response, redirected } = await this.#redirected(ask, authorization)
+      // What another host says is neither this one's limit nor its challenge.
+      if (redirected) return response
+      const rateLimit = parseRateLimit(response.headers, this.#options.now())
+      if (rateLimit) this.#rateLimit = rateLimit
+      if (response.status !== 401 || tries > 0) return response
+      const challenge = parseChallenge(response.header('www-authenticate'))
+      if (!this.#tokens.refused(challenge, scope, authorization)) return response
+      response.discard()
+    }
+  }
+
+  async #redirected(ask: Ask, authorization: string | undefined): Promise<{ response: Response; redirected: boolean }> {
+    const { transport, userAgent } = this.#options
+    const { method, signal, bulk = false } = ask
+    let url = new URL(ask.path, this.url)
+    const plain = { ...ask.headers, 'user-agent': userAgent, 'accept-encoding': 'identity' }
+    let headers: Record<string, string> = authorization === undefined ? plain : { ...plain, authorization }
+    for (let hops = 0; hops <= mostRedirects; hops++) {
+      const request = transport.request({ method, url, headers, signal, bulk })
+      const response = await (hops === 0 ? this.#counted(method, request) : request)
+      if (!isRedirect(response.status)) return { response, redirected: hops > 0 }
+      response.discard()
+      url = redirectTarget(url, response.header('location'))
+      // Credentials and tokens are for the host that asked for them.
+      headers = plain
+    }
+    throw this.#broken(`more than ${mostRedirects} redirects`)
+  }
+
+  /** Counts a request to this endpoint itself. */
+  async #counted(method: string, request: Promise<Response>): Promise<Response> {
+    const { onRequest } = this.#options
+    this.#requests++
+    try {
+      const response = await request
+      onRequest({ method, code: String(response.status) })
+      return response
+    } catch (error) {
+      if (error instanceof SourceError) onRequest({ method, code: error.code })
+      throw error
+    }
+  }
+
+  #broken(what: string): SourceError {
+    return new SourceError('broken', `${this.label} answers with ${what}`)
+  }
+}
+
+function closedEarly({ cause }: SourceError): boolean {
+  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+  return code === 'ECONNRESET' || code === 'EPIPE' || code === 'UND_ERR_SOCKET'
+}
