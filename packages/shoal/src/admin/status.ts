@@ -1,0 +1,80 @@
+import { hostname } from 'node:os'
+import type { Store } from '@shoal/store/store'
+import type { Registry } from '@shoal/upstream/registry'
+import type { Metrics, ServedTotals } from '../metrics.ts'
+import { version } from '../version.ts'
+
+/** `GET /api/v1/status`; docs/api.md. Bytes, seconds. */
+export type Status = {
+  readonly version: string
+  readonly node: string
+  readonly peer_id: string | null
+  readonly uptime_s: number
+  readonly network: string | null
+  readonly online: boolean
+  readonly store: { readonly blobs: number; readonly bytes: number; readonly max_bytes: number }
+  readonly peers: readonly never[]
+  readonly served: ServedTotals
+  readonly upstreams: readonly UpstreamStatus[]
+  /** Blobs that are arriving. */
+  readonly transfers: number
+  /** The tools that have asked for content, and how long ago they last did. */
+  readonly clients: readonly { readonly tool: string; readonly requests: number; readonly last_s: number }[]
+}
+
+export type UpstreamStatus = {
+  readonly registry: string
+  readonly endpoint: string
+  /** `closed`: in use; `open`: failed lately, passed over; `half-open`: about to be tried; `limited`: answered 429. */
+  readonly state: 'closed' | 'open' | 'half-open' | 'limited'
+  readonly requests: number
+  readonly errors: number
+  readonly rate_limit: { readonly limit: number; readonly remaining: number; readonly reset_s: number | null } | null
+}
+
+export type Clients = ReadonlyMap<string, { readonly requests: number; readonly last: number }>
+
+export function statusOf(daemon: {
+  readonly store: Store
+  readonly registries: ReadonlyMap<string, Registry>
+  readonly metrics: Metrics
+  readonly clients: Clients
+  readonly maxBytes: number
+  readonly startedAt: number
+  readonly now: () => number
+}): Status {
+  const { store, registries, metrics, clients, maxBytes, startedAt, now } = daemon
+  const upstreams = [...registries.values()].flatMap(registry =>
+    registry.endpoints.map((endpoint): UpstreamStatus => {
+      const { state, requests, errors, rateLimit, limitedUntil } = endpoint.state
+      const left = Math.ceil((limitedUntil - now()) / 1000)
+      const reset = left > 0 ? left : null
+      return {
+        registry: registry.host,
+        endpoint: endpoint.url.origin,
+        state,
+        requests,
+        errors,
+        rate_limit: rateLimit
+          ? { limit: rateLimit.limit, remaining: rateLimit.remaining, reset_s: reset ?? rateLimit.window ?? null }
+          : null,
+      }
+    }),
+  )
+  return {
+    version,
+    node: hostname(),
+    peer_id: null,
+    uptime_s: Math.round((now() - startedAt) / 1000),
+    network: null,
+    online: upstreams.some(({ state }) => state !== 'open'),
+    store: { ...store.held, max_bytes: maxBytes },
+    peers: [],
+    served: metrics.served,
+    upstreams,
+    transfers: store.transfers.length,
+    clients: [...clients].map(([tool, { requests, last }]) => {
+      return { tool, requests, last_s: Math.round((now() - last) / 1000) }
+    }),
+  }
+}

@@ -1,0 +1,181 @@
+import { createSecureContext } from 'node:tls'
+import { Resolver } from '@shoal/mirror/resolver'
+import { MirrorServer, type Served } from '@shoal/mirror/server'
+import { Users } from '@shoal/mirror/users'
+import { Store } from '@shoal/store/store'
+import { imagesOf } from './admin/images.ts'
+import { AdminServer } from './admin/server.ts'
+import { statusOf } from './admin/status.ts'
+import type { Logger } from './log.ts'
+import { Metrics, servedFrom } from './metrics.ts'
+import { portHolder } from './port-holder.ts'
+import { type Listen, sizeOn } from './quantity.ts'
+import { registriesOf } from './registries.ts'
+import { readSetting, SettingFileError, StartError } from './setting-file.ts'
+import type { Settings } from './settings/schema.ts'
+
+/** How long requests under way may go on when the daemon is stopped, in ms. */
+const grace = 2500
+
+/** A running daemon. */
+export interface Daemon {
+  readonly mirror: Listen
+  readonly admin: Listen
+  readonly held: { blobs: number; bytes: number }
+  readonly maxBytes: number
+  /** Lets requests under way end, or parks them, and writes what is to be written. */
+  close(): Promise<void>
+}
+
+/** @throws StartError, SettingFileError, StoreError */
+export async function startDaemon(settings: Settings, log: Logger): Promise<Daemon> {
+  const { data_dir, mirror, admin, tags, upstreams } = settings
+  const tls = await tlsOf(mirror)
+  const users = await usersOf(mirror)
+  // Steady and in ms since the epoch: the breakers and tokens must not mind when the clock is set.
+  const steadyNow = () => performance.timeOrigin + performance.now()
+  const startedAt = steadyNow()
+  const store = await Store.open({ folder: data_dir, onWarning: message => log.warn(message) })
+  const closing: (() => Promise<void>)[] = [() => store.close()]
+  try {
+    const metrics = new Metrics(store)
+    const registries = await registriesOf(upstreams, steadyNow, (endpoint, request) =>
+      metrics.upstreamRequest(endpoint, request),
+    )
+    closing.unshift(async () => {
+      for (const registry of registries.values()) await registry.close()
+    })
+    const resolver = new Resolver({
+      store,
+      registries,
+      tags,
+      cachedOnly: mirror.cached_only,
+      now: Date.now,
+      random: Math.random,
+      events: {
+        wrongDigest: (source, digest) => {
+          metrics.wrongDigest(source)
+          log.warn({ source, digest }, `${source} gave wrong bytes for ${digest}; they were thrown away`)
+        },
+        // That a source is passed over was said when it failed.
+        sourceFailed: (source, what, error) =>
+          log[error.code === 'skipped' ? 'debug' : 'warn']({ source, what, code: error.code }, error.message),
+        failed: (what, error) => log.warn({ err: error }, `${what} failed`),
+      },
+    })
+    closing.unshift(() => resolver.close())
+    const clients = new Map<string, { requests: number; last: number }>()
+    const onServed = (served: Served) => {
+      metrics.request(served)
+      const { tool, kind } = served
+      // Health checks and the curious are not clients.
+      if (kind === 'other' || (kind === 'ping' && !clients.has(tool))) return logServed(log, served)
+      const client = clients.get(tool) ?? { requests: 0, last: 0 }
+      if (clients.size < 50 || clients.has(tool)) clients.set(tool, client)
+      client.requests++
+      client.last = steadyNow()
+      logServed(log, served)
+    }
+    const mirrorServer = new MirrorServer({
+      resolver,
+      onServed,
+      now: steadyNow,
+      ...(tls && { tls }),
+      ...(users && { users }),
+    })
+    const maxBytes = sizeOn(settings.store.max_size, (await store.space()).total)
+    let ready = false
+    const adminServer = new AdminServer({
+      ready: () => ready,
+      metrics: async () => ({ contentType: metrics.registry.contentType, body: await metrics.registry.metrics() }),
+      api: {
+        status: () => statusOf({ store, registries, metrics, clients, maxBytes, startedAt, now: steadyNow }),
+        images: () => imagesOf(store),
+      },
+    })
+    const adminAddress = await listen(adminServer, admin.listen, 'admin.listen')
+    closing.unshift(() => adminServer.close())
+    const mirrorAddress = await listen(mirrorServer, mirror.listen, 'mirror.listen')
+    closing.unshift(() => mirrorServer.close(grace))
+    ready = true
+    return {
+      mirror: mirrorAddress,
+      admin: adminAddress,
+      held: store.held,
+      maxBytes,
+      close: async () => {
+        ready = false
+        await closeAll(closing, log)
+      },
+    }
+  } catch (error) {
+    await closeAll(closing, log)
+    throw error
+  }
+}
+
+/** Closes one after another; what fails does not keep the rest from it. */
+async function closeAll(closing: readonly (() => Promise<void>)[], log: Logger): Promise<void> {
+  for (const close of closing) await close().catch(error => log.error({ err: error }, 'closing failed'))
+}
+
+async function tlsOf({ tls_cert, tls_key }: Settings['mirror']): Promise<{ cert: Buffer; key: Buffer } | undefined> {
+  if (tls_cert === null || tls_key === null) return undefined
+  const cert = await readSetting(tls_cert, 'mirror.tls_cert')
+  const key = await readSetting(tls_key, 'mirror.tls_key')
+  try {
+    createSecureContext({ cert, key })
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    const files = `${tls_cert} and ${tls_key} are not a certificate and its key in PEM`
+    throw new SettingFileError('mirror.tls_cert', `${files}: ${reason}`, { cause })
+  }
+  return { cert, key }
+}
+
+async function usersOf({ users_file }: Settings['mirror']): Promise<Users | undefined> {
+  if (users_file === null) return undefined
+  const text = await readSetting(users_file, 'mirror.users_file')
+  try {
+    return new Users(text.toString())
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : cause
+    throw new SettingFileError('mirror.users_file', `${users_file}: ${reason}`, { cause })
+  }
+}
+
+type Listener = { listen(host: string, port: number): Promise<{ address: string; port: number }> }
+
+async function listen(server: Listener, { host, port }: Listen, key: string): Promise<Listen> {
+  try {
+    const { address, port: taken } = await server.listen(host, port)
+    return { host: address, port: taken }
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+    const where = `${host.includes(':') ? `[${host}]` : host}:${port}`
+    if (code !== 'EADDRINUSE')
+      throw new StartError(`cannot listen at ${where}: ${cause instanceof Error ? cause.message : cause}; set ${key}`, {
+        cause,
+      })
+    const holder = await portHolder(port)
+    const by = holder ? `by ${holder.command} (pid ${holder.pid})` : 'by another program'
+    throw new StartError(`${where} is taken ${by}: stop it, or set ${key} to another port`, { cause })
+  }
+}
+
+/** One line for what cost upstream or went wrong; hits are in the metrics. */
+function logServed(log: Logger, served: Served): void {
+  const { method, path, status, bytes, ms, tool, error, provenance } = served
+  const fields = { method, path, status, bytes, ms: Math.round(ms), tool, from: servedFrom(served) }
+  if (status >= 500) log.error({ ...fields, err: error }, 'request failed')
+  else if (error !== undefined && status < 400) log.warn({ ...fields, reason: reasonOf(error) }, 'request broken off')
+  else if (error !== undefined) log.info({ ...fields, reason: reasonOf(error) }, 'request refused')
+  else if (provenance?.kind === 'upstream')
+    log.info({ ...fields, host: provenance.host }, 'request answered from upstream')
+  else if (provenance?.kind === 'stale')
+    log.warn(fields, 'request answered with what was last known: upstream cannot be asked')
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}

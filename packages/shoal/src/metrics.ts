@@ -1,0 +1,92 @@
+import type { Served } from '@shoal/mirror/server'
+import type { Store } from '@shoal/store/store'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+
+/** Whom an answer came from, in `status` and in metrics. A stale one is this machine's. */
+export type ServedFrom = 'local' | 'peer' | 'upstream'
+
+export type ServedTotals = Record<ServedFrom, { requests: number; bytes: number }>
+
+export function servedFrom({ provenance }: Served): ServedFrom | undefined {
+  return provenance?.kind === 'stale' ? 'local' : provenance?.kind
+}
+
+/** What Prometheus sees, and the totals that `status` shows. */
+export class Metrics {
+  readonly registry = new Registry()
+  readonly served: ServedTotals = {
+    local: { requests: 0, bytes: 0 },
+    peer: { requests: 0, bytes: 0 },
+    upstream: { requests: 0, bytes: 0 },
+  }
+  readonly #requests = new Counter({
+    name: 'shoal_requests_total',
+    help: 'Requests of clients that were answered.',
+    labelNames: ['kind', 'source', 'code'],
+    registers: [this.registry],
+  })
+  readonly #servedBytes = new Counter({
+    name: 'shoal_served_bytes_total',
+    help: 'Bytes of bodies that were sent to clients.',
+    labelNames: ['source'],
+    registers: [this.registry],
+  })
+  readonly #seconds = new Histogram({
+    name: 'shoal_request_seconds',
+    help: 'Time until a request was answered, its body included.',
+    labelNames: ['kind', 'source'],
+    buckets: [0.001, 0.005, 0.02, 0.1, 0.5, 2, 10, 60, 300],
+    registers: [this.registry],
+  })
+  readonly #upstream = new Counter({
+    name: 'shoal_upstream_requests_total',
+    help: 'Requests to endpoints, by status or by why there was none.',
+    labelNames: ['endpoint', 'method', 'code'],
+    registers: [this.registry],
+  })
+  readonly #wrong = new Counter({
+    name: 'shoal_wrong_digests_total',
+    help: 'Blobs that were thrown away because their bytes did not have the digest they were given for.',
+    labelNames: ['source'],
+    registers: [this.registry],
+  })
+
+  constructor(store: Store) {
+    collectDefaultMetrics({ register: this.registry })
+    for (const source of ['local', 'upstream']) this.#servedBytes.inc({ source }, 0)
+    gauge(this.registry, 'shoal_store_bytes', 'Bytes of the blobs that are held.', () => store.held.bytes)
+    gauge(this.registry, 'shoal_store_blobs', 'Blobs that are held.', () => store.held.blobs)
+    gauge(this.registry, 'shoal_transfers', 'Blobs that are arriving.', () => store.transfers.length)
+  }
+
+  request(served: Served): void {
+    const { kind, status, bytes, ms } = served
+    const from = servedFrom(served)
+    const source = from ?? 'none'
+    this.#requests.inc({ kind, source, code: String(status) })
+    this.#seconds.observe({ kind, source }, ms / 1000)
+    if (!from) return
+    this.#servedBytes.inc({ source }, bytes)
+    this.served[from].requests++
+    this.served[from].bytes += bytes
+  }
+
+  upstreamRequest(endpoint: string, { method, code }: { method: string; code: string }): void {
+    this.#upstream.inc({ endpoint, method, code })
+  }
+
+  wrongDigest(source: string): void {
+    this.#wrong.inc({ source })
+  }
+}
+
+function gauge(registry: Registry, name: string, help: string, value: () => number): void {
+  new Gauge({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(value())
+    },
+  })
+}
