@@ -1,0 +1,137 @@
+import { spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Ended, type Environment, plainEnvironment, RunningProcess, run, until } from '../shoal-process.ts'
+
+/** Why there can be no dockerd of our own here; undefined: there can. */
+export function whyNoDockerd(): string | undefined {
+  if (process.getuid?.() !== 0) return 'dockerd needs root'
+  const missing = ['dockerd', 'docker', 'containerd', 'runc'].filter(
+    program => spawnSync(program, ['--version']).error !== undefined,
+  )
+  return missing.length > 0 ? `${missing.join(', ')} not installed (Debian: docker.io)` : undefined
+}
+
+/** A Docker engine of our own, with nothing of the machine's: its files, socket and containerd are in one folder. */
+export class Dockerd implements AsyncDisposable {
+  readonly folder: string
+  /** What dockerd wanted from the internet, as `host:port`: its proxy, which gives it nothing. */
+  readonly wanted: string[] = []
+  readonly env: Environment
+  readonly #proxy: Server
+  #process: RunningProcess | undefined
+
+  private constructor(folder: string, proxy: Server) {
+    this.folder = folder
+    this.#proxy = proxy
+    proxy.on('connect', (request, socket) => {
+      this.wanted.push(request.url ?? '')
+      socket.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
+    })
+    const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`
+    // Go's net/http asks no proxy for 127.0.0.1.
+    this.env = plainEnvironment({
+      HOME: folder,
+      TMPDIR: folder,
+      DOCKER_HOST: this.host,
+      HTTP_PROXY: address,
+      HTTPS_PROXY: address,
+      http_proxy: undefined,
+      https_proxy: undefined,
+    })
+  }
+
+  /** @param daemonJson the text of daemon.json */
+  static async start(daemonJson: string): Promise<Dockerd> {
+    const folder = await mkdtemp(join(tmpdir(), 'dockerd-'))
+    const proxy = createServer((_, response) => void response.writeHead(503).end()).listen(0, '127.0.0.1')
+    await once(proxy, 'listening')
+    const dockerd = new Dockerd(folder, proxy)
+    try {
+      await writeFile(dockerd.daemonJson, daemonJson)
+      await dockerd.start()
+    } catch (error) {
+      await dockerd[Symbol.asyncDispose]()
+      throw error
+    }
+    return dockerd
+  }
+
+  get host(): string {
+    return `unix://${join(this.folder, 'd.sock')}`
+  }
+
+  get daemonJson(): string {
+    return join(this.folder, 'daemon.json')
+  }
+
+  async start(): Promise<void> {
+    const folder = (name: string) => join(this.folder, name)
+    const args = ['--config-file', this.daemonJson, '--data-root', folder('data'), '--exec-root', folder('exec')]
+    args.push('--pidfile', folder('pid'), '-H', this.host, '--iptables=false', '--bridge=none')
+    // Works on every file system. The namespaces matter where the machine's own containerd is running.
+    args.push('--storage-driver', 'vfs', '--containerd-namespace', 'shoal-test')
+    args.push('--containerd-plugins-namespace', 'shoal-test-plugins')
+    const started = new RunningProcess('dockerd', args, { env: this.env, cwd: this.folder })
+    this.#process = started
+    await until(
+      async () => {
+        if (!started.running) throw new Error(`dockerd has ended:\n${started.output.stderr}`)
+        return (await this.docker('version')).status === 0 ? true : undefined
+      },
+      () => `dockerd does not answer:\n${started.output.stderr}`,
+    )
+  }
+
+  async stop(): Promise<void> {
+    this.#running.kill('SIGTERM')
+    await this.#running.end()
+  }
+
+  /** Makes it read daemon.json anew, and waits until it says that it has. */
+  async reload(): Promise<void> {
+    const { output } = this.#running
+    const before = output.stderr.length
+    this.#running.kill('SIGHUP')
+    await until(
+      () => /Reloaded configuration/.exec(output.stderr.slice(before))?.[0],
+      () => `dockerd does not reload:\n${output.stderr.slice(before)}`,
+    )
+  }
+
+  /** Runs the docker command. */
+  docker(...args: string[]): Promise<Ended> {
+    return run('docker', args, { env: this.env, cwd: this.folder })
+  }
+
+  /** What `docker info` shows under "Registry Mirrors". */
+  async mirrors(): Promise<string[]> {
+    const { stdout } = await this.docker('info', '--format', '{{json .RegistryConfig.Mirrors}}')
+    return JSON.parse(stdout) as string[]
+  }
+
+  get #running(): RunningProcess {
+    if (!this.#process) throw new Error('dockerd has not been started')
+    return this.#process
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#process?.running) await this.stop().catch(() => {})
+    await this.#process?.[Symbol.asyncDispose]()
+    this.#proxy.close()
+    this.#proxy.closeAllConnections()
+    await this.#unmount()
+    await rm(this.folder, { recursive: true, force: true, maxRetries: 20 })
+  }
+
+  /** A dockerd that did not end by itself leaves the mounts of its containers; the innermost go first. */
+  async #unmount(): Promise<void> {
+    const mounts = (await readFile('/proc/self/mounts', 'utf8')).split('\n').map(line => line.split(' ')[1] ?? '')
+    for (const path of mounts.filter(path => path.startsWith(`${this.folder}/`)).reverse())
+      await run('umount', ['--lazy', path], { env: this.env })
+  }
+}
