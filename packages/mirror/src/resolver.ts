@@ -287,19 +287,15 @@ export class Resolver {
     return state === 'limited' || spent
   }
 
-  /**
-   * Asks the endpoints by HEAD what a tag is, and notes the answer.
-   */
+  /** Asks the endpoints by HEAD what a tag is, and notes the answer. */
   async #checkTag(name: Name, tag: string): Promise<TagCheck> {
     const { store, tags, events } = this.#options
     const failures: Failure[] = []
     const registry = this.#registry(name)
     if (!registry) return { failures }
     const { authority } = registry
-    const ask = async (endpoint: Endpoint, signal = this.#abort.signal): Promise<Tagged | null> => {
-      const tagged = await this.#attempt(endpoint, failures, signal => endpoint.head(name, tag, signal), signal)
-      return tagged
-    }
+    const ask = (endpoint: Endpoint, signal = this.#abort.signal): Promise<Tagged | null> =>
+      this.#attempt(endpoint, failures, signal => endpoint.head(name, tag, signal), signal)
     let answers: readonly Endpoint[] = registry.endpoints
     if (tags.authority === 'before') {
       const tagged = await ask(authority, AbortSignal.any([this.#abort.signal, AbortSignal.timeout(authorityTime)]))

@@ -11,6 +11,7 @@ import { answer, BodySender } from '@shoal/store/blob-responder'
 import type { Reader } from '@shoal/store/reader'
 import { formatCacheStatus, type Provenance } from './cache-status.ts'
 import { isOwnHost, registryOf, toolOf } from './client-rules.ts'
+import { listen } from './listen.ts'
 import type { Resolver } from './resolver.ts'
 import type { Users } from './users.ts'
 
@@ -77,13 +78,7 @@ export class MirrorServer {
 
   /** @throws the system's error, such as EADDRINUSE */
   listen(host: string, port: number): Promise<AddressInfo> {
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject)
-      this.#server.listen({ host, port }, () => {
-        this.#server.off('error', reject)
-        resolve(this.#server.address() as AddressInfo)
-      })
-    })
+    return listen(this.#server, host, port)
   }
 
   /** Takes no more requests, and lets those under way end, for at most `grace` ms. */

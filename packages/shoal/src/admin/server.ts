@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { isOwnHost } from '@shoal/mirror/client-rules'
+import { listen } from '@shoal/mirror/listen'
 
 /** What the admin side answers with. */
 export type AdminOptions = {
@@ -27,13 +28,7 @@ export class AdminServer {
 
   /** @throws the system's error, such as EADDRINUSE */
   listen(host: string, port: number): Promise<AddressInfo> {
-    return new Promise((resolve, reject) => {
-      this.#server.once('error', reject)
-      this.#server.listen({ host, port }, () => {
-        this.#server.off('error', reject)
-        resolve(this.#server.address() as AddressInfo)
-      })
-    })
+    return listen(this.#server, host, port)
   }
 
   async close(): Promise<void> {
