@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { open } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import { setTimeout } from 'node:timers/promises'
@@ -9,6 +10,8 @@ export type Span = { from: number; to: number }
 const chunkSize = 512 * 1024
 /** How often a slow body goes on, in ms. */
 const tick = 50
+/** What an endless body goes on with. */
+const zeros = Buffer.alloc(64 * 1024)
 
 /**
  * Writes a part of a content as the body, whose headers have been written, and ends it; `sent` hears of each chunk. It
@@ -21,7 +24,7 @@ export async function writeBody(
   options: { fault: Fault | undefined; signal: AbortSignal; sent: (bytes: number) => void },
 ): Promise<boolean> {
   const { fault, signal, sent } = options
-  const end = fault?.kind === 'cut' ? Math.min(to, from + fault.at) : to
+  const end = fault?.kind === 'cut' || fault?.kind === 'stall' ? Math.min(to, from + fault.at) : to
   const step = fault?.kind === 'slow' ? Math.max(1, Math.round((fault.bytesPerSecond * tick) / 1000)) : chunkSize
   response.flushHeaders()
   const reader = await openReader(source, Math.min(step, chunkSize, end - from))
@@ -40,9 +43,14 @@ export async function writeBody(
       at += chunk.length
     }
     if (!(await written)) return false
+    while (fault?.kind === 'endless') {
+      if (!(await write(response, zeros, signal))) return false
+      sent(zeros.length)
+    }
   } finally {
     await reader.close()
   }
+  if (end < to && fault?.kind === 'stall' && !signal.aborted) await once(signal, 'abort')
   if (end < to) response.destroy()
   else response.end()
   return end === to

@@ -4,7 +4,7 @@ import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
 import { Exchange } from './exchange.ts'
-import type { Intercept } from './fault.ts'
+import type { Fault, Intercept } from './fault.ts'
 import type { Log, ServerName } from './log.ts'
 
 export type Tls = { key: string; cert: string }
@@ -102,14 +102,38 @@ async function respond(
   try {
     const fault = intercept(entry)
     if (fault?.kind === 'hang') return
+    if (fault?.kind === 'reset') return void response.destroy()
     if (fault?.kind === 'delay') await setTimeout(fault.ms, undefined, { signal })
     const exchange = new Exchange(request, response, { entry, fault, signal })
-    if (fault?.kind !== 'status') return await handler(exchange)
-    const code = fault.status === 429 ? 'TOOMANYREQUESTS' : 'UNKNOWN'
-    await exchange.sendError(fault.status, code, 'a fault made for a test', fault.headers)
+    await (fault ? sendFault(exchange, fault, handler) : handler(exchange))
   } catch (error) {
     if (signal.aborted) return
     process.stderr.write(`${name}: ${entry.method} ${entry.path}: ${error instanceof Error ? error.stack : error}\n`)
     response.destroy()
+  }
+}
+
+/** Answers as a fault has it, or, if it is one of the body, as the handler does. */
+async function sendFault(exchange: Exchange, fault: Fault, handler: Handler): Promise<void> {
+  const reason = 'a fault made for a test'
+  switch (fault.kind) {
+    case 'status':
+      return exchange.sendError(
+        fault.status,
+        fault.status === 429 ? 'TOOMANYREQUESTS' : 'UNKNOWN',
+        reason,
+        fault.headers,
+      )
+    case 'challenge': {
+      const challenge = `Bearer realm="${fault.realm}",service="registry.docker.io",error="invalid_token"`
+      return exchange.sendError(401, 'UNAUTHORIZED', reason, { 'www-authenticate': challenge })
+    }
+    case 'redirect':
+      return exchange.send(307, { location: fault.to ?? exchange.entry.path })
+    case 'portal':
+      if (fault.login !== undefined) return exchange.send(302, { location: fault.login })
+      return exchange.sendPage('<!doctype html><title>Welcome</title><p>Log in to use this network.</p>\n')
+    default:
+      return handler(exchange)
   }
 }

@@ -39,6 +39,14 @@ export class Exchange {
     await this.send(status, { 'content-type': 'application/json', ...headers }, JSON.stringify(value))
   }
 
+  /** HTML, chunked: who answers so does not tell the length beforehand. */
+  async sendPage(html: string): Promise<void> {
+    this.entry.status = 200
+    this.response.writeHead(200, { 'content-type': 'text/html; charset=utf-8' })
+    if (this.entry.method !== 'HEAD') this.entry.bytes = Buffer.byteLength(html)
+    this.response.end(this.entry.method === 'HEAD' ? undefined : html)
+  }
+
   /** An error as the distribution specification has it ("Error Codes"). */
   async sendError(status: number, code: string, message: string, headers: OutgoingHttpHeaders = {}): Promise<void> {
     await this.sendJson(status, headers, { errors: [{ code, message }] })
@@ -71,7 +79,7 @@ export class Exchange {
     if (this.signal.aborted) return
     const { response, entry, fault, signal } = this
     entry.status = status
-    response.writeHead(status, { ...this.headers, ...headers })
+    response.writeHead(status, faulty({ ...this.headers, ...headers }, fault))
     if (entry.method === 'HEAD') {
       response.end()
     } else if (!fault && typeof source !== 'string' && source.length <= 65536) {
@@ -85,4 +93,12 @@ export class Exchange {
       if (await writeBody(response, source, span, { fault, signal, sent })) entry.finished = true
     }
   }
+}
+
+/** The headers as a fault of the body has them. */
+function faulty(headers: OutgoingHttpHeaders, fault: Fault | undefined): OutgoingHttpHeaders {
+  const { 'content-length': length, ...others } = headers
+  if (fault?.kind === 'endless') return others
+  if (fault?.kind === 'length') return { ...others, 'content-length': Math.max(0, Number(length) + fault.by) }
+  return headers
 }

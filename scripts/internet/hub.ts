@@ -100,9 +100,10 @@ export class Hub {
     this.#cdn.expire()
   }
 
-  /** Closes all three ports, and every connection. */
-  async down(): Promise<void> {
-    await Promise.all(Object.values(this.#open).map(endpoint => endpoint.down()))
+  /** Closes all three ports, or one server's, and every connection. */
+  async down(server?: 'hub' | 'token' | 'cdn'): Promise<void> {
+    const closing = server ? [this.#open[server]] : Object.values(this.#open)
+    await Promise.all(closing.map(endpoint => endpoint.down()))
   }
 
   async up(): Promise<void> {

@@ -7,6 +7,7 @@ import * as assert from 'uvu/assert'
 import type { Fault } from './fault.ts'
 import { Internet } from './internet.ts'
 import type { ServerName } from './log.ts'
+import { Switchboard } from './switchboard.ts'
 
 type Answer = { status: number; headers: IncomingHttpHeaders; body: Buffer; complete: boolean }
 
@@ -309,6 +310,103 @@ test('a body is cut, corrupt, slow, late or refused', async () => {
   assert.equal([refused.status, refused.headers['retry-after']], [503, '1'])
 })
 
+test('a server goes wrong in the ways of captive portals, and of those who redirect and challenge', async () => {
+  await using net = await Internet.open()
+  const url = `${net.gcr.url}/v2/library/forty/manifests/latest`
+  const suffer = (fault: Fault, method = 'GET') => {
+    net.gcr.intercept = () => fault
+    return ask(url, { method })
+  }
+  const page = await suffer({ kind: 'portal' })
+  assert.equal([page.status, page.complete], [200, true])
+  assert.match(page.headers['content-type'] ?? '', /^text\/html/)
+  assert.is(page.headers['content-length'], undefined)
+  assert.match(page.body.toString(), /<p>/)
+  assert.equal((await suffer({ kind: 'portal' }, 'HEAD')).body.length, 0)
+  const login = await suffer({ kind: 'portal', login: 'http://portal.example/' })
+  assert.equal([login.status, login.headers.location], [302, 'http://portal.example/'])
+  const circle = await suffer({ kind: 'redirect' })
+  assert.equal([circle.status, circle.headers.location], [307, new URL(url).pathname])
+  assert.is((await suffer({ kind: 'redirect', to: 'https://10.0.0.1/' })).headers.location, 'https://10.0.0.1/')
+  const challenged = await suffer({ kind: 'challenge', realm: 'https://a.example/token' })
+  assert.is(challenged.status, 401)
+  assert.match(
+    challenged.headers['www-authenticate']!,
+    /^Bearer realm="https:\/\/a.example\/token",.*error="invalid_token"$/,
+  )
+  assert.is(await suffer({ kind: 'reset' }).catch(({ code }) => code), 'ECONNRESET')
+})
+
+test('a body goes wrong in its length, or has no end', async () => {
+  await using net = await Internet.open()
+  const [layer] = (await net.add({ repository: 'library/forty', tag: 'faults', layers: [200_000] })).layers
+  const url = `${net.gcr.url}/v2/library/forty/blobs/${layer!.digest}`
+  const begin = (fault: Fault, enough: number) => {
+    net.gcr.intercept = () => fault
+    return new Promise<{ headers: IncomingHttpHeaders; body: Buffer }>((resolve, reject) => {
+      const request = httpRequest(url, { agent: false }, response => {
+        const parts: Buffer[] = []
+        const look = (part?: Buffer) => {
+          if (part) parts.push(part)
+          const body = Buffer.concat(parts)
+          if (body.length < enough && !response.complete) return
+          resolve({ headers: response.headers, body })
+          response.destroy()
+        }
+        response.on('data', look)
+        response.on('end', look)
+        response.on('error', () => {})
+        look()
+      })
+      request.on('error', reject).end()
+    })
+  }
+  const whole = layer!.source as Buffer
+  const long = await begin({ kind: 'length', by: 10 }, 200_000)
+  assert.equal([long.headers['content-length'], long.body.equals(whole)], ['200010', true])
+  const short = await begin({ kind: 'length', by: -10 }, 199_990)
+  assert.equal([short.headers['content-length'], short.body.length], ['199990', 199_990])
+  const endless = await begin({ kind: 'endless' }, 1_000_000)
+  assert.is(endless.headers['transfer-encoding'], 'chunked')
+  assert.ok(endless.body.subarray(0, 200_000).equals(whole))
+  for (const at of [0, 100_000]) {
+    const stalled = await begin({ kind: 'stall', at }, at)
+    assert.ok(stalled.body.equals(whole.subarray(0, at)))
+  }
+  await net.log.idle()
+  const [last] = net.log.entries.slice(-1)
+  assert.equal([last!.bytes, last!.finished], [100_000, false])
+})
+
+test('faults are switched on by request, for the requests that they are meant for', async () => {
+  await using net = await Internet.open()
+  await using faults = await Switchboard.open(net)
+  const put = (rules: unknown) => ask(faults.url, { method: 'PUT', body: JSON.stringify(rules) })
+  const ping = async (url: string) => (await ask(`${url}/v2/`)).status
+  assert.is((await put([{ server: 'gcr', times: 1, fault: { kind: 'status', status: 503 } }])).status, 200)
+  assert.equal([await ping(net.hub.url), await ping(net.gcr.url), await ping(net.gcr.url)], [401, 503, 200])
+  await put([
+    { path: '/manifests/', fault: { kind: 'status', status: 500 } },
+    { fault: { kind: 'status', status: 418 } },
+  ])
+  assert.is((await ask(`${net.gcr.url}/v2/library/forty/manifests/latest`)).status, 500)
+  assert.is(await ping(net.hub.url), 418)
+  assert.is((await ask(faults.url, { method: 'DELETE' })).body.toString(), '[]\n')
+  assert.is(await ping(net.gcr.url), 200)
+  for (const wrong of [
+    {},
+    [{}],
+    [{ fault: { kind: 'no such' } }],
+    [{ fault: { kind: 'cut' } }],
+    [{ fault: { kind: 'cut', at: '1' } }],
+    [{ sever: 'gcr', fault: { kind: 'hang' } }],
+    [null],
+  ])
+    assert.is((await put(wrong)).status, 400, JSON.stringify(wrong))
+  assert.is(await ping(net.gcr.url), 200)
+  assert.is((await ask(faults.url.replace('faults', ''))).status, 404)
+})
+
 test('the intercept of Docker Hub hears of its three servers', async () => {
   await using net = await Internet.open()
   const servers: ServerName[] = []
@@ -338,6 +436,9 @@ test('a server goes down, with those that hang, and comes up on its port', async
   await net.gcr.up()
   assert.is((await ask(url)).status, 200)
 
+  await net.hub.down('token')
+  assert.is(await ask(`${net.hub.tokenUrl}/token`).catch(({ code }) => code), 'ECONNREFUSED')
+  assert.is((await ask(`${net.hub.url}/v2/`)).status, 401)
   await net.hub.down()
   for (const url of [net.hub.url, net.hub.tokenUrl, net.hub.cdnUrl]) {
     assert.is(await ask(url).catch(({ code }) => code), 'ECONNREFUSED')
