@@ -12,11 +12,11 @@ import { version } from './version.ts'
 /** Until a connection to an endpoint stands, in ms: a mirror that is down must cost little, the last one decides. */
 const connectTimeout = { mirror: 1000, authority: 1900 }
 
-/** From there until its answer begins, in ms. */
-const headersTimeout = { mirror: 2000, authority: 4000 }
+/** Until its answer begins, in ms, the connection included. */
+const answerTimeout = { mirror: 1500, authority: 2800 }
 
-/** Between two pieces of a body, in ms. */
-const bodyTimeout = { mirror: 4000, authority: 10_000 }
+/** Between two pieces of a body, in ms, and for all of a manifest. */
+const bodyTimeout = { mirror: 4000, authority: 6000 }
 
 /** Connections at once to one host: all layers of most images. */
 const connections = 64
@@ -56,7 +56,7 @@ async function registryOf(
       policy,
       ca,
       connectTimeout: connectTimeout[role],
-      headersTimeout: headersTimeout[role],
+      answerTimeout: answerTimeout[role],
       bodyTimeout: bodyTimeout[role],
       connections,
       env: process.env,

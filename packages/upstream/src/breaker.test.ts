@@ -97,9 +97,24 @@ test('pauses differ by up to a quarter, so that machines don’t come all at onc
   }
 })
 
+test('failures of those that were under way when it opened lengthen no pause', () => {
+  const clock = new Clock()
+  const breaker = broken(clock, 12)
+  clock.time += 2000
+  assert.is(breaker.state, 'half-open')
+  const silent = new Breaker(clock.now, () => 0.5)
+  for (let i = 0; i < 12; i++) silent.fellSilent()
+  clock.time += 8000
+  assert.is(silent.state, 'half-open')
+})
+
 test('a thousand failures are no overflow', () => {
   const clock = new Clock()
-  const breaker = broken(clock, 2000)
+  const breaker = broken(clock, 3)
+  for (let i = 0; i < 2000; i++) {
+    clock.time += 60_000
+    breaker.failed()
+  }
   clock.time += 60_000
   assert.is(breaker.state, 'half-open')
 })

@@ -42,6 +42,8 @@ export class Breaker {
   }
 
   failed(): void {
+    // Those that were under way when it opened tell nothing new.
+    if (this.state === 'open') return
     this.#failures++
     this.#trying = false
     const pause = Math.min(shortestPause * 2 ** Math.max(this.#failures - tolerance, 0), longestPause)
@@ -50,6 +52,7 @@ export class Breaker {
 
   /** It did not answer, and there are others to ask: passed over at once, and for longer. */
   fellSilent(): void {
+    if (this.state === 'open') return
     this.#failures = Math.max(this.#failures, tolerance + 1)
     this.failed()
   }

@@ -37,7 +37,7 @@ class World implements AsyncDisposable {
       policy,
       ca: undefined,
       connectTimeout: 1000,
-      headersTimeout: 1000,
+      answerTimeout: 2000,
       bodyTimeout: 1000,
       connections: 8,
       env: {},

@@ -68,6 +68,8 @@ export class Endpoint implements Source {
   #rateLimit: RateLimit | undefined
   #limitedUntil = 0
   #requests = 0
+  #answers = 0
+  #silent = false
   #errors = 0
 
   constructor(options: EndpointOptions) {
@@ -86,7 +88,8 @@ export class Endpoint implements Source {
   /** What it was asked and said so far. `limitedUntil` in ms since the epoch; in the past if there is no limit. */
   get state() {
     const { questions, blobs } = this.#circuits
-    const circuit = questions.state === 'closed' ? blobs.state : questions.state
+    const states = [questions.state, blobs.state]
+    const circuit = (['open', 'half-open'] as const).find(state => states.includes(state)) ?? ('closed' as const)
     return {
       state: this.#options.now() < this.#limitedUntil ? ('limited' as const) : circuit,
       requests: this.#requests,
@@ -94,6 +97,16 @@ export class Endpoint implements Source {
       rateLimit: this.#rateLimit,
       limitedUntil: this.#limitedUntil,
     }
+  }
+
+  /** Requests that it has answered, however. */
+  get answers(): number {
+    return this.#answers
+  }
+
+  /** Whether the last request had no answer. */
+  get silent(): boolean {
+    return this.#silent
   }
 
   /** Whether it answers as a registry does. @throws SourceError */
@@ -259,8 +272,11 @@ export class Endpoint implements Source {
       response.discard()
     } catch (error) {
       if (!(error instanceof SourceError) || ask.signal.aborted) throw error
-      // A connection that was kept alive may have been closed just now, or the token service fails.
-      if (error.code !== 'failing' && !closedEarly(error)) throw error
+      // A connection that was kept alive may have been closed just now, or the token service fails; where this endpoint led
+      // to is silent, one connection may have been lost, and if there is no other endpoint it is worth another try.
+      const again =
+        error.code === 'failing' || closedEarly(error) || (error instanceof AstrayError && this.#options.last)
+      if (!again) throw error
     }
     await sleep(50 + this.#options.random() * 150)
     return this.#authorized(ask)
@@ -312,7 +328,7 @@ export class Endpoint implements Source {
     let headers: Record<string, string> = authorization === undefined ? plain : { ...plain, authorization }
     for (let hops = 0; hops <= mostRedirects; hops++) {
       const request = transport.request({ method, url, headers, signal, bulk })
-      const response = await (hops === 0 ? this.#counted(method, request) : request)
+      const response = await (hops === 0 ? this.#counted(method, request) : request.catch(astray))
       if (!isRedirect(response.status)) return { response, redirected: hops > 0 }
       response.discard()
       url = redirectTarget(url, response.header('location'))
@@ -329,9 +345,14 @@ export class Endpoint implements Source {
     try {
       const response = await request
       onRequest({ method, code: String(response.status) })
+      this.#answers++
+      this.#silent = false
       return response
     } catch (error) {
-      if (error instanceof SourceError) onRequest({ method, code: error.code })
+      if (error instanceof SourceError) {
+        onRequest({ method, code: error.code })
+        if (error.code === 'unreachable' || error.code === 'timeout') this.#silent = true
+      }
       throw error
     }
   }
@@ -339,6 +360,14 @@ export class Endpoint implements Source {
   #broken(what: string): SourceError {
     return new SourceError('broken', `${this.label} answers with ${what}`)
   }
+}
+
+/** Where an endpoint led to is silent, though it is well itself. */
+class AstrayError extends SourceError {}
+
+function astray(error: unknown): never {
+  const silent = error instanceof SourceError && error.code === 'timeout'
+  throw silent ? new AstrayError('timeout', error.message, { cause: error }) : error
 }
 
 function closedEarly({ cause }: SourceError): boolean {

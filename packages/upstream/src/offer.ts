@@ -1,5 +1,6 @@
 import { type ByteRange, parseContentRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
+import { essence } from '@shoal/oci/media-type'
 import type { Name } from '@shoal/oci/name'
 import { RangeSet } from '@shoal/oci/range-set'
 import { type Offer, type Origin, type RangeWriter, SourceError, type Want } from '@shoal/store/source'
@@ -152,10 +153,14 @@ export class HttpOffer implements Offer {
     const whole = range.start === 0 && range.end === this.size
     const response = await this.#endpoint.get(this.#want, whole ? undefined : range, signal)
     if (!response) throw new SourceError('broken', `${this.origin.host} no longer has ${this.#want.digest}`)
-    const { start, size } = extent(response, this.origin.host)
-    if (start <= range.start && (size === undefined || size === this.size)) return { response, start }
-    this.#leave(response)
-    throw new SourceError('broken', `${this.origin.host} answers a Range with another one`)
+    try {
+      const { start, size } = extent(response, this.origin.host)
+      if (start <= range.start && (size === undefined || size === this.size)) return { response, start }
+      throw new SourceError('broken', `${this.origin.host} answers a Range with another one`)
+    } catch (error) {
+      this.#leave(response)
+      throw error
+    }
   }
 }
 
@@ -165,6 +170,9 @@ function revoked(): SourceError {
 
 /** Where an answer begins in its blob, and how long the blob is. */
 function extent(response: Response, host: string): { start: number; size: number | undefined } {
+  // A captive portal's, in the place of whatever was asked for. It may come without a length that would tell.
+  if (essence(response.header('content-type') ?? '') === 'text/html')
+    throw new SourceError('broken', `${host} answers with a page of HTML`)
   if (response.status === 206) {
     const answer = parseContentRange(response.header('content-range'))
     if (!answer) throw new SourceError('broken', `${host} answers 206 without a Content-Range`)

@@ -17,6 +17,16 @@ export class Registry {
     return this.endpoints[this.endpoints.length - 1]!
   }
 
+  /** Requests that any of them has answered, however: a sign of life. */
+  get answers(): number {
+    return this.endpoints.reduce((sum, { answers }) => sum + answers, 0)
+  }
+
+  /** Whether none of them has answered its last request. */
+  get silent(): boolean {
+    return this.endpoints.every(({ silent }) => silent)
+  }
+
   close(): Promise<void> {
     return this.#close()
   }

@@ -26,7 +26,7 @@ class World implements AsyncDisposable {
       policy,
       ca: undefined,
       connectTimeout: 2000,
-      headersTimeout: 2000,
+      answerTimeout: 4000,
       bodyTimeout: 2000,
       connections: 4,
       env: {},

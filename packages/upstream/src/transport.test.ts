@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { getEventListeners, once } from 'node:events'
 import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer, type RequestListener, type ServerResponse } from 'node:http'
@@ -20,7 +21,7 @@ function transportTo(urls: string | readonly string[], options: Partial<Transpor
     policy: new AddressPolicy([urls].flat().map(url => new URL(url))),
     ca: undefined,
     connectTimeout: 2000,
-    headersTimeout: 2000,
+    answerTimeout: 4000,
     bodyTimeout: 2000,
     connections: 4,
     env: {},
@@ -159,6 +160,14 @@ test('more bytes than the limit are refused', async () => {
   assert.is((await (await transport.get(server.url)).bytes(101)).length, 101)
 })
 
+test('a large body that is wanted as a whole is what was sent', async () => {
+  const body = randomBytes(3_000_000)
+  await using server = await ScriptedServer.open((_request, response) => void response.end(body))
+  await using transport = transportTo(server.url)
+  const whole = await Promise.all([1, 2].map(async () => (await transport.get(server.url)).bytes(4_000_000)))
+  for (const bytes of whole) assert.ok(bytes.equals(body))
+})
+
 test('nobody listens: unreachable', async () => {
   const server = await ScriptedServer.open(() => {})
   await server[Symbol.asyncDispose]()
@@ -175,7 +184,7 @@ test('a name that does not exist: unreachable', async () => {
 test('a server that says nothing: timeout, and the connection ends', async () => {
   const closed = Promise.withResolvers<void>()
   await using server = await sockets(socket => socket.resume().on('close', () => closed.resolve()))
-  await using transport = transportTo(server.url, { connectTimeout: 30, headersTimeout: 30 })
+  await using transport = transportTo(server.url, { connectTimeout: 30, answerTimeout: 60 })
   await fails(transport.get(server.url), 'timeout')
   await closed.promise
 })
@@ -293,7 +302,7 @@ test('of long answers only so many are under way at once, and to wait for a turn
     response.write('slow')
     waiting.push(response)
   })
-  await using transport = transportTo(server.url, { connections: 2, connectTimeout: 20, headersTimeout: 20 })
+  await using transport = transportTo(server.url, { connections: 2, connectTimeout: 20, answerTimeout: 40 })
   const bodies = Array.from({ length: 6 }, async () => text(await transport.get(server.url, never, 'GET', true)))
   for (let ended = 0; ended < 6; ended += 2) {
     await new Promise(resolve => setTimeout(resolve, 50))

@@ -4,9 +4,10 @@ import { getCACertificates } from 'node:tls'
 import { SourceError } from '@shoal/store/source'
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from 'undici'
 import { type AddressPolicy, isPublicAddress } from './address-policy.ts'
+import { reusingConnector } from './connector.ts'
 
-/** Until an answer that is wanted as a whole is there, in ms: one that comes byte by byte is never silent. */
-const wholeTimeout = 15_000
+/** How long an idle connection is kept, in ms, whatever the server proposes. */
+const keepAliveTimeout = 20_000
 
 export type Headers = Readonly<Record<string, string | string[] | undefined>>
 
@@ -25,9 +26,9 @@ export type TransportOptions = {
   readonly ca: string | undefined
   /** Until a connection stands, TLS included, in ms. */
   readonly connectTimeout: number
-  /** From there until the headers have come, in ms. */
-  readonly headersTimeout: number
-  /** Between two pieces of a body, in ms. */
+  /** Until the headers have come, in ms; the time for the connection is part of it. */
+  readonly answerTimeout: number
+  /** Between two pieces of a body, in ms, and until one that is wanted as a whole is there. */
   readonly bodyTimeout: number
   /** Long answers at once from one host and port. */
   readonly connections: number
@@ -54,14 +55,18 @@ export class Transport {
    * @throws SourceError
    */
   async request({ method, url, headers, signal, bulk = false }: Request): Promise<Response> {
-    const { policy, connectTimeout, headersTimeout, bodyTimeout } = this.#options
+    const { policy, answerTimeout, bodyTimeout } = this.#options
     const dispatcher = policy.admit(url) === 'named' ? this.#named : this.#public
     signal.throwIfAborted()
     // The time that this takes is not the server's, so it does not count against it.
     const turns = bulk ? this.#turnsAt(url.origin) : undefined
     if (turns) await turns.take(signal)
-    const response = new Exchange(method, url)
-    const timer = setTimeout(() => response.abort(timedOut(url)), connectTimeout + headersTimeout)
+    const response = new Exchange(method, url, bodyTimeout)
+    // An answer that is there already, and was only not read yet, is in time.
+    let overdue: NodeJS.Immediate | undefined
+    const timer = setTimeout(() => {
+      overdue = setImmediate(() => response.abort(timedOut(url)))
+    }, answerTimeout)
     const onAbort = () => response.abort(signal.reason)
     signal.addEventListener('abort', onAbort, { once: true })
     const onEnd = () => {
@@ -78,6 +83,7 @@ export class Transport {
       return await response.started
     } finally {
       clearTimeout(timer)
+      clearImmediate(overdue)
     }
   }
 
@@ -141,7 +147,10 @@ export interface Response {
   readonly headers: Headers
   /** A header's value; the first if it came more than once. */
   header(name: string): string | undefined
-  /** Gives the body to `sink`, piece by piece; where it returns a promise, the rest waits for it. */
+  /**
+   * Gives the body to `sink`, piece by piece; where it returns a promise, the rest waits for it. A piece must not be
+   * used after the call: its memory takes the next bytes.
+   */
   pipe(sink: (bytes: Uint8Array) => Promise<void> | undefined): Promise<void>
   /** The whole body. @throws SourceError `broken` if it has more than `limit` bytes */
   bytes(limit: number): Promise<Buffer>
@@ -155,15 +164,17 @@ class Exchange implements Response, Dispatcher.DispatchHandler {
   headers: Headers = {}
   readonly #method: 'GET' | 'HEAD'
   readonly #url: URL
+  readonly #bodyTimeout: number
   readonly #started = Promise.withResolvers<Response>()
   readonly #ended = Promise.withResolvers<void>()
   #controller: Dispatcher.DispatchController | undefined
   #aborted: unknown
   #sink: ((bytes: Uint8Array) => Promise<void> | undefined) | undefined
 
-  constructor(method: 'GET' | 'HEAD', url: URL) {
+  constructor(method: 'GET' | 'HEAD', url: URL, bodyTimeout: number) {
     this.#method = method
     this.#url = url
+    this.#bodyTimeout = bodyTimeout
     this.#started.promise.catch(() => {})
     this.#ended.promise.catch(() => {})
   }
@@ -190,12 +201,14 @@ class Exchange implements Response, Dispatcher.DispatchHandler {
   async bytes(limit: number): Promise<Buffer> {
     const pieces: Uint8Array[] = []
     let length = 0
-    const timer = setTimeout(() => this.abort(timedOut(this.#url)), wholeTimeout)
+    // One that comes byte by byte is never silent.
+    const timer = setTimeout(() => this.abort(timedOut(this.#url)), this.#bodyTimeout)
     try {
       await this.pipe(piece => {
         length += piece.length
         if (length > limit) throw new SourceError('broken', `${this.#url.host} answers with more than ${limit} bytes`)
-        pieces.push(piece)
+        // The piece is there for the length of this call only.
+        pieces.push(Buffer.from(piece))
         return undefined
       })
     } finally {
@@ -335,15 +348,17 @@ function asLookupFunction(lookup: Lookup): LookupFunction {
 function agent(options: TransportOptions, lookup: Lookup): Dispatcher {
   const { ca, connectTimeout, env } = options
   const tls = { ...(ca !== undefined && { ca: [...getCACertificates(), ca] }), timeout: connectTimeout, allowH2: false }
+  const connect = { ...tls, lookup: asLookupFunction(lookup) }
   const agentOptions: Agent.Options = {
     allowH2: false,
     pipelining: 1,
-    keepAliveTimeout: 20_000,
-    connect: { ...tls, lookup: asLookupFunction(lookup) },
+    keepAliveTimeout,
+    keepAliveMaxTimeout: keepAliveTimeout,
+    connect,
   }
   const httpProxy = env['http_proxy'] ?? env['HTTP_PROXY']
   const httpsProxy = env['https_proxy'] ?? env['HTTPS_PROXY']
-  if (!httpProxy && !httpsProxy) return new Agent(agentOptions)
+  if (!httpProxy && !httpsProxy) return new Agent({ ...agentOptions, connect: reusingConnector(connect) })
   return new EnvHttpProxyAgent({
     ...agentOptions,
     requestTls: tls,
