@@ -1,6 +1,6 @@
 import { constants, fsync, read, write } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, stat, statfs, unlink } from 'node:fs/promises'
-import { dirname } from 'node:path'
+import { dirname, resolve } from 'node:path'
 
 /** An open file. Positions and lengths are in bytes. */
 export interface DiskFile {
@@ -25,7 +25,7 @@ export interface Disk {
   rename(from: string, to: string): Promise<void>
   /** Resolves also if there is no such file. */
   remove(path: string): Promise<void>
-  /** Also makes the folders above it. `mode` is for those that are made. */
+  /** Also makes the folders above it. `mode` is for those that are made; they survive power loss. */
   makeFolder(path: string, mode?: number): Promise<void>
   /** The names in a folder; none if there is no such folder. */
   list(path: string): Promise<string[]>
@@ -89,7 +89,13 @@ export const nodeDisk: Disk = {
     }
   },
   async makeFolder(path, mode = 0o777) {
-    await mkdir(path, { recursive: true, mode })
+    const first = await mkdir(path, { recursive: true, mode })
+    if (first === undefined) return
+    // Each is a name in the one above it. Who may write there may not always read, which a sync would need.
+    for (let made = resolve(path); made.length >= resolve(first).length; made = dirname(made))
+      await nodeDisk.syncFolder(dirname(made)).catch(error => {
+        if (error.code !== 'EACCES') throw error
+      })
   },
   async list(path) {
     try {

@@ -1,6 +1,6 @@
 import type { Digest } from '@shoal/oci/digest'
 import { childrenOf, type Descriptor, type Manifest } from '@shoal/oci/manifest'
-import { formatName, type Name } from '@shoal/oci/name'
+import { formatName, type Name, parseName } from '@shoal/oci/name'
 import { Level } from 'level'
 
 /** What is known of a stored blob. `size` in bytes; `mediaType` if it is a manifest: the type it is served with. */
@@ -128,6 +128,23 @@ export class Index {
 
   visibility(name: Name, digest: Digest): Visibility | undefined {
     return this.#owners.getSync(`${formatName(name)}@${digest}`)
+  }
+
+  /** The names that a digest is known to be of. Looks at all that are known. */
+  async ownersOf(digest: Digest): Promise<Name[]> {
+    const owners: Name[] = []
+    const iterator = this.#owners.keys()
+    try {
+      for (let batch: string[]; (batch = await iterator.nextv(1000)).length > 0; )
+        for (const key of batch) {
+          if (!key.endsWith(`@${digest}`)) continue
+          const [slash, at] = [key.indexOf('/'), key.indexOf('@')]
+          owners.push(parseName(key.slice(0, slash), key.slice(slash + 1, at)))
+        }
+    } finally {
+      await iterator.close()
+    }
+    return owners
   }
 
   async setVisibility(name: Name, digests: readonly Digest[], visibility: Visibility): Promise<void> {

@@ -1,14 +1,19 @@
 import { dirname } from 'node:path'
 import type { ByteRange } from '@shoal/oci/byte-range'
-import { type Digest, DigestHasher } from '@shoal/oci/digest'
+import type { Digest } from '@shoal/oci/digest'
 import { RangeSet } from '@shoal/oci/range-set'
 import type { Disk, DiskFile } from './disk.ts'
+import { DiskError } from './disk-error.ts'
+import { type Hasher, hasherOf, sharedBuffer } from './hash-thread.ts'
 import type { Layout } from './layout.ts'
 
 const readSize = 512 * 1024
 
 /** How many bytes are written between two notes of what a part file holds. */
 const noteEvery = 64 * 1024 * 1024
+
+/** How many bytes may wait in the page cache for the disk: all at the end would keep the client waiting. */
+const syncEvery = 32 * 1024 * 1024
 
 /** A blob on its way into the store: a part file, which ranges of it are there, and a hash that follows the first gap. */
 export class Ingest {
@@ -22,22 +27,27 @@ export class Ingest {
   readonly #disk: Disk
   readonly #layout: Layout
   readonly #file: DiskFile
-  readonly #hasher: DigestHasher
+  readonly #hasher: Hasher
   #hashed = 0
   #noted: number
+  #written = 0
+  /** Bytes on their way from the page cache to the disk; one sync at a time. */
+  #syncing: Promise<void> | undefined
   /** Whether there may be a note. */
   #hasNote: boolean
   /** The last note being written; one at a time. */
   #noting: Promise<void> = Promise.resolve()
+  /** Reads under way, which the file must stay open for. */
+  readonly #reading = new Set<Promise<number>>()
   #closing = false
   #catchingUp: Promise<void> | undefined
-  #failure: Error | undefined
+  #failure: DiskError | undefined
 
   private constructor(disk: Disk, layout: Layout, file: DiskFile, digest: Digest, size: number, have: RangeSet) {
     this.#disk = disk
     this.#layout = layout
     this.#file = file
-    this.#hasher = new DigestHasher(digest)
+    this.#hasher = hasherOf(digest, size)
     this.digest = digest
     this.size = size
     this.have = have
@@ -46,14 +56,21 @@ export class Ingest {
     this.#hasNote = have.total > 0
   }
 
-  /** Opens the blob's part file, and goes on from what {@link park} left if that was for the same size. */
+  /**
+   * Opens the blob's part file, and goes on from what {@link park} left if that was for the same size.
+   * @throws DiskError
+   */
   static async open(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<Ingest> {
-    const have = await parkedRanges(disk, layout, digest, size)
-    // A note that is kept stays true: what is there only grows.
-    if (have.total === 0) for (const path of [layout.partState(digest), layout.part(digest)]) await disk.remove(path)
-    const ingest = new Ingest(disk, layout, await disk.open(layout.part(digest), 'create'), digest, size, have)
-    ingest.#catchUp()
-    return ingest
+    try {
+      const have = await parkedRanges(disk, layout, digest, size)
+      // A note that is kept stays true: what is there only grows.
+      if (have.total === 0) for (const path of [layout.partState(digest), layout.part(digest)]) await disk.remove(path)
+      const ingest = new Ingest(disk, layout, await disk.open(layout.part(digest), 'create'), digest, size, have)
+      ingest.#catchUp()
+      return ingest
+    } catch (error) {
+      throw DiskError.from(error)
+    }
   }
 
   get complete(): boolean {
@@ -61,27 +78,38 @@ export class Ingest {
   }
 
   read(buffer: Uint8Array, length: number, position: number): Promise<number> {
-    return this.#file.read(buffer, length, position)
+    const reading = this.#file.read(buffer, length, position)
+    const done = () => void this.#reading.delete(reading)
+    this.#reading.add(reading)
+    reading.then(done, done)
+    return reading
   }
 
-  /** Adds bytes at a position; they may be read once it resolves. `bytes` must stay as they are until then. */
+  /**
+   * Adds bytes at a position; they may be read once it resolves. `bytes` must stay as they are until then.
+   * @throws DiskError
+   */
   async write(bytes: Uint8Array, position: number): Promise<void> {
     if (this.#failure) throw this.#failure
-    const writing = this.#file.write(bytes, position)
+    const working = [this.#file.write(bytes, position)]
     // Hashing here, from memory and while the disk writes, saves reading it all again.
     if (!this.#catchingUp && position === this.#hashed) {
-      this.#hasher.update(bytes)
+      working.push(this.#hasher.update(bytes))
       this.#hashed += bytes.length
     }
     try {
-      await writing
+      await Promise.all(working)
     } catch (error) {
+      // The bytes are others' again only when nobody works with them any more.
+      await Promise.allSettled(working)
       // The hash may be ahead of the file now.
-      this.#failure = error instanceof Error ? error : new Error(String(error))
-      throw error
+      this.#failure = DiskError.from(error)
+      throw this.#failure
     }
     this.have.add({ start: position, end: position + bytes.length })
     this.#catchUp()
+    this.#written += bytes.length
+    if (this.#written >= syncEvery && !this.#syncing) this.#sync()
     if (this.have.total - this.#noted >= noteEvery) {
       this.#noted = this.have.total
       // Without the note only a kill costs more.
@@ -89,27 +117,33 @@ export class Ingest {
     }
   }
 
-  /** Whether the whole blob has the digest. Only once {@link complete}, and only once. */
+  /** Whether the whole blob has the digest. Only once {@link complete}, and only once. @throws DiskError */
   async verify(): Promise<boolean> {
     await this.#catchingUp
     if (this.#failure) throw this.#failure
-    return this.#hashed === this.size && this.#hasher.matches()
+    return this.#hashed === this.size && (await this.#hasher.matches())
   }
 
-  /** Gives the verified blob its name, so that it is there for good, power loss included. */
+  /** Gives the verified blob its name, so that it is there for good, power loss included. @throws DiskError */
   async commit(): Promise<void> {
     const path = this.#layout.blob(this.digest)
+    await this.#syncing
     try {
+      if (this.#failure) throw this.#failure
       await this.#file.sync()
     } catch (error) {
       // What could not be written would look as if it was, from the page cache: it must not be taken up again.
-      await this.discard()
-      throw error
+      await this.discard().catch(() => {})
+      throw DiskError.from(error)
     }
-    await this.#disk.rename(this.#layout.part(this.digest), path)
-    await this.#disk.syncFolder(dirname(path))
-    await this.#noting
-    if (this.#hasNote) await this.#disk.remove(this.#layout.partState(this.digest))
+    try {
+      await this.#disk.rename(this.#layout.part(this.digest), path)
+      await this.#disk.syncFolder(dirname(path))
+      await this.#noting
+      if (this.#hasNote) await this.#disk.remove(this.#layout.partState(this.digest))
+    } catch (error) {
+      throw DiskError.from(error)
+    }
   }
 
   /** Keeps what is there for a later {@link open}. The file stays readable until {@link close}. */
@@ -128,7 +162,23 @@ export class Ingest {
   async close(): Promise<void> {
     this.#closing = true
     await this.#catchingUp
+    await this.#syncing
+    this.#hasher.close()
+    while (this.#reading.size > 0) await Promise.allSettled(this.#reading)
     await this.#file.close()
+  }
+
+  #sync(): void {
+    this.#written = 0
+    this.#syncing = this.#file
+      .sync()
+      .catch(error => {
+        // The system tells of it once: a later sync would succeed, over bytes that are lost.
+        this.#failure = DiskError.from(error)
+      })
+      .finally(() => {
+        this.#syncing = undefined
+      })
   }
 
   /** Notes which ranges are there. After power loss the note may say more than there is: then the digest tells. */
@@ -146,16 +196,16 @@ export class Ingest {
   #catchUp(): void {
     if (this.#catchingUp || this.#failure || this.have.reach(this.#hashed) === this.#hashed) return
     const run = async () => {
-      const buffer = Buffer.allocUnsafe(readSize)
+      const buffer = sharedBuffer(readSize)
       try {
         for (let end: number; !this.#closing && (end = this.have.reach(this.#hashed)) > this.#hashed; ) {
           const count = await this.#file.read(buffer, Math.min(readSize, end - this.#hashed), this.#hashed)
           if (count === 0) throw new Error(`${this.#file.path} is shorter than what was written to it`)
-          this.#hasher.update(buffer.subarray(0, count))
+          await this.#hasher.update(buffer.subarray(0, count))
           this.#hashed += count
         }
       } catch (error) {
-        this.#failure = error instanceof Error ? error : new Error(String(error))
+        this.#failure = DiskError.from(error)
       }
       // In the same turn as the last look at what is there, so that no write falls between the two.
       this.#catchingUp = undefined

@@ -1,12 +1,12 @@
 import { dirname, join } from 'node:path'
 import { algorithmOf, type Digest, type DigestAlgorithm, hexOf } from '@shoal/oci/digest'
-import type { Disk } from './disk.ts'
+import { type Disk, isAbsent } from './disk.ts'
 
 const algorithms: readonly DigestAlgorithm[] = ['sha256', 'sha512']
 
 /**
  * Where things are in the data folder: an OCI image layout (OCI image-spec 1.1, image-layout.md), and beside it
- * `ingest/` for what is still arriving and `index/` for Level.
+ * `ingest/` for what is still arriving, `index/` for Level, and `quarantine/` once something has rotten.
  */
 export class Layout {
   readonly root: string
@@ -59,6 +59,29 @@ export class Layout {
   /** What a part file is known to hold; see docs/storage.md. */
   partState(digest: Digest): string {
     return join(this.ingestFolder, `${algorithmOf(digest)}-${hexOf(digest)}.json`)
+  }
+
+  /** Where the file of a blob goes whose bytes are no longer those of its digest. */
+  quarantined(digest: Digest): string {
+    return join(this.root, 'quarantine', `${algorithmOf(digest)}-${hexOf(digest)}`)
+  }
+
+  /**
+   * Moves a blob's file to quarantine, over one that is there from before, so that it stays there after power loss.
+   * Who has it open reads on. If it cannot be moved it is removed: it must not keep its name.
+   * @returns whether it is in quarantine; false also if there was no file
+   */
+  async quarantine(digest: Digest): Promise<boolean> {
+    const [from, to] = [this.blob(digest), this.quarantined(digest)]
+    try {
+      await this.#disk.makeFolder(dirname(to))
+      await this.#disk.rename(from, to)
+    } catch (error) {
+      if (!isAbsent(error)) await this.#disk.remove(from)
+      return false
+    }
+    for (const folder of [this.root, dirname(to), dirname(from)]) await this.#disk.syncFolder(folder)
+    return true
   }
 
   /** The digests that blob files are named after. */

@@ -28,8 +28,8 @@ export interface RangeWriter {
   /** How many bytes of the range are still to come; may fall when a part of it is leased to another. */
   readonly room: number
   /**
-   * Takes as much of `bytes` as there is room for.
-   * @returns nothing to go on at once; a promise to wait for first. `bytes` must stay as they are until then.
+   * Takes a copy of as much of `bytes` as there is room for.
+   * @returns nothing to go on at once; a promise to wait for first
    * @throws SourceError `revoked` if the lease has ended; the disk's error if the bytes could not be written
    */
   write(bytes: Uint8Array): Promise<void> | undefined

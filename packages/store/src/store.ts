@@ -1,8 +1,10 @@
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { algorithmOf, type Digest, DigestHasher, digestOf } from '@shoal/oci/digest'
 import { type Manifest, ManifestError, manifestLimit, parseManifest } from '@shoal/oci/manifest'
 import { type Disk, type DiskFile, isAbsent, nodeDisk } from './disk.ts'
+import { DiskError } from './disk-error.ts'
 import { type BlobRecord, Index, IndexError } from './index.ts'
 import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
@@ -35,6 +37,16 @@ export interface HeldBlob {
 
 export type HeldManifest = { readonly bytes: Buffer; readonly manifest: Manifest }
 
+/**
+ * A blob that was held, and is no longer as it was stored: its file is gone, has another length, has other bytes, or the
+ * disk cannot read it.
+ */
+export type Loss = {
+  readonly problem: 'missing' | 'length' | 'bytes' | 'unreadable'
+  /** Whether the file is in quarantine. */
+  readonly quarantined: boolean
+}
+
 export type StoreOptions = {
   readonly folder: string
   /** @default the real disk */
@@ -54,10 +66,15 @@ export class Store {
   readonly #transfers = new Map<Digest, Transfer>()
   /** Blobs whose bytes were seen to match since the store was opened. */
   readonly #sound = new Set<Digest>()
+  /** Open files of the blobs that are held. */
+  readonly #opened = new Set<OpenBlob>()
+  /** Files that are being moved to quarantine. */
+  readonly #moving = new Map<Digest, Promise<boolean>>()
   readonly #manifests = new Map<Digest, HeldManifest>()
   readonly #onWarning: (message: string) => void
   #manifestBytes = 0
   #bytes = 0
+  #rechecks = 0
 
   private constructor(
     { disk = nodeDisk, onWarning }: StoreOptions,
@@ -86,7 +103,7 @@ export class Store {
       const opened = await openIndex(layout, disk, onWarning)
       index = opened.index
       const blobs = await reconcile(layout, disk, index, opened.known)
-      await removeLooseParts(layout, disk)
+      await removeLooseParts(layout, disk, blobs)
       const refs = await Refs.open(
         layout.indexFile,
         disk,
@@ -118,8 +135,54 @@ export class Store {
     return this.sizeOf(digest) ?? this.index.sizeOf(digest)
   }
 
+  /** Every blob that is held now, and what is known of it. */
+  get blobs(): readonly (readonly [Digest, BlobRecord])[] {
+    return [...this.#blobs]
+  }
+
+  /** Whether something is being read for others than {@link recheck}, or arrives. */
+  get busy(): boolean {
+    return this.#transfers.size > 0 || this.#opened.size > this.#rechecks
+  }
+
   /** Opens a blob that is held; undefined if it is not, or no longer as it should be. */
   async open(digest: Digest): Promise<HeldBlob | undefined> {
+    const opened = await this.#open(digest)
+    return opened instanceof OpenBlob ? opened : undefined
+  }
+
+  /**
+   * Reads the whole of a blob that is held, also if its bytes were seen to match before. If they don't, it is dropped,
+   * and who is reading it is broken off.
+   * @param buffer takes one piece after another
+   * @param next is told how many bytes each piece had, and may wait before the next
+   * @returns what is wrong with the blob; undefined if it is sound, or not held any more
+   */
+  async recheck(digest: Digest, buffer: Uint8Array, next: (count: number) => Promise<void>): Promise<Loss | undefined> {
+    this.#rechecks++
+    try {
+      const opened = await this.#open(digest, true)
+      if (!(opened instanceof OpenBlob)) return opened
+      const reader = opened.read({ start: 0, end: opened.size })
+      try {
+        for (let count: number; (count = await reader.read(buffer)) > 0; ) await next(count)
+      } catch (error) {
+        if (error instanceof RottenError) return error.loss
+        if (!isUnreadable(error) || !this.#opened.has(opened)) throw error
+        return await this.#drop(digest, 'unreadable')
+      } finally {
+        reader.close()
+        opened.close()
+      }
+    } finally {
+      this.#rechecks--
+    }
+    await this.#reindex(digest)
+    return undefined
+  }
+
+  /** @param again whether the first whole reading is to be an inspection in any case */
+  async #open(digest: Digest, again = false): Promise<OpenBlob | Loss | undefined> {
     const record = this.#blobs.get(digest)
     if (!record) return undefined
     let file: DiskFile
@@ -127,37 +190,41 @@ export class Store {
       file = await this.#disk.open(this.#layout.blob(digest), 'read')
     } catch (error) {
       if (!isAbsent(error)) throw error
-      await this.#drop(digest, 'is gone from the data folder')
-      return undefined
+      return this.#drop(digest, 'missing')
     }
+    const opened: OpenBlob = new OpenBlob(digest, record.size, file, {
+      // What has been dropped meanwhile tells nothing of what is held now.
+      sound: () => this.#opened.has(opened) && this.#sound.add(digest),
+      rotten: async () => (this.#opened.has(opened) ? this.#drop(digest, 'bytes') : undefined),
+      closed: () => this.#opened.delete(opened),
+      due: again || !this.#sound.has(digest),
+    })
+    this.#opened.add(opened)
+    let size: number
     try {
-      if ((await file.size()) === record.size) return new OpenBlob(digest, record.size, file, this.#inspection(digest))
+      size = await file.size()
     } catch (error) {
-      await file.close()
+      opened.close()
       throw error
     }
-    await file.close()
-    await this.#drop(digest, 'has another length than when it was stored')
-    return undefined
+    if (size === record.size) return opened
+    opened.close()
+    return this.#drop(digest, 'length')
   }
 
-  /** What the first whole reading of a blob is to find out; undefined if its bytes are known to be sound. */
-  #inspection(digest: Digest): Inspection | undefined {
-    if (this.#sound.has(digest)) return undefined
-    return {
-      sound: () => void this.#sound.add(digest),
-      rotten: () => this.#drop(digest, 'no longer has the bytes that were stored'),
-    }
+  /** A manifest that is in memory; one that is held may not be. */
+  hotManifest(digest: Digest): HeldManifest | undefined {
+    const hot = this.#manifests.get(digest)
+    if (!hot) return undefined
+    this.#manifests.delete(digest)
+    this.#manifests.set(digest, hot)
+    return hot
   }
 
   /** A manifest that is held; undefined if it is not, or is no manifest. */
   async manifest(digest: Digest): Promise<HeldManifest | undefined> {
-    const hot = this.#manifests.get(digest)
-    if (hot) {
-      this.#manifests.delete(digest)
-      this.#manifests.set(digest, hot)
-      return hot
-    }
+    const hot = this.hotManifest(digest)
+    if (hot) return hot
     const record = this.#blobs.get(digest)
     if (!record || record.size > manifestLimit) return undefined
     const blob = await this.open(digest)
@@ -192,14 +259,19 @@ export class Store {
   }
 
   /**
-   * Checks a complete transfer; if its digest matches, the blob is held from here on.
+   * Checks a complete transfer; if its digest matches, the blob is held from here on. Of what only passes through, a
+   * manifest is remembered for a while.
    * @param contentType what the registry called it, if it is a manifest
    */
   async verify(transfer: Transfer, contentType?: string): Promise<{ matches: boolean; resumed: boolean }> {
     const { digest, size } = transfer
-    return transfer.verify(async () => {
-      await this.#add(digest, size!, contentType)
-    })
+    return transfer.verify(
+      () => this.#add(digest, size!, contentType),
+      bytes => {
+        const manifest = bytes && contentType !== undefined ? manifestIn(bytes, contentType) : undefined
+        if (bytes && manifest) this.#remember(digest, { bytes, manifest })
+      },
+    )
   }
 
   /** What is arriving now. */
@@ -221,29 +293,72 @@ export class Store {
   async #add(digest: Digest, size: number, contentType: string | undefined): Promise<void> {
     let manifest: Manifest | undefined
     if (contentType !== undefined && size <= manifestLimit) {
-      const bytes = await this.#disk.readFile(this.#layout.blob(digest))
+      const bytes = await this.#disk.readFile(this.#layout.blob(digest)).catch(error => {
+        throw DiskError.from(error)
+      })
       manifest = manifestIn(bytes, contentType)
       if (manifest) this.#remember(digest, { bytes, manifest })
     }
     this.#sound.add(digest)
     if (!this.#blobs.has(digest)) this.#bytes += size
-    this.#blobs.set(digest, await this.index.addBlob(digest, size, manifest))
+    this.#blobs.set(digest, await this.#record(digest, size, manifest))
     this.refs.stored(digest)
   }
 
-  async #drop(digest: Digest, why: string): Promise<void> {
+  async #record(digest: Digest, size: number, manifest: Manifest | undefined): Promise<BlobRecord> {
+    try {
+      return await this.index.addBlob(digest, size, manifest)
+    } catch (error) {
+      // The file is there: at the next start the index learns of it.
+      this.#onWarning(`the index cannot be written: ${error instanceof Error ? error.message : String(error)}`)
+      return manifest ? { size, mediaType: manifest.mediaType } : { size }
+    }
+  }
+
+  /** Drops a blob that is no longer as it was stored; undefined if somebody else did meanwhile. */
+  async #drop(digest: Digest, problem: Loss['problem']): Promise<Loss | undefined> {
+    // One at a time: a second move could take away what was stored anew.
+    for (let other: Promise<boolean> | undefined; (other = this.#moving.get(digest)); ) await other.catch(() => {})
     const record = this.#blobs.get(digest)
-    if (!record) return
+    if (!record) return undefined
     // The file first: as long as the blob counts as held, nobody stores it anew under the same name.
-    await this.#disk.remove(this.#layout.blob(digest))
-    if (this.#blobs.get(digest) !== record) return
-    this.#onWarning(`${digest} ${why}; it will be fetched again`)
+    const moving = problem === 'missing' ? Promise.resolve(false) : this.#layout.quarantine(digest)
+    this.#moving.set(digest, moving)
+    let loss: Loss
+    try {
+      loss = { problem, quarantined: await moving }
+    } finally {
+      this.#moving.delete(digest)
+    }
+    if (this.#blobs.get(digest) !== record) return undefined
+    const where = loss.quarantined ? ', and its file is in quarantine' : ''
+    this.#onWarning(`${digest} ${problems[problem]}; it will be fetched again${where}`)
     this.#blobs.delete(digest)
+    this.#sound.delete(digest)
     this.#bytes -= record.size
     this.#manifestBytes -= this.#manifests.get(digest)?.bytes.length ?? 0
     this.#manifests.delete(digest)
+    for (const opened of this.#opened) {
+      if (opened.digest !== digest) continue
+      this.#opened.delete(opened)
+      // A file without a name is still the one that was stored.
+      if (problem !== 'missing') opened.fail(loss)
+    }
     this.refs.dropped(digest)
     await this.index.removeBlob(digest)
+    return loss
+  }
+
+  /** Puts right what the index has of a manifest, if that is not what its bytes say. */
+  async #reindex(digest: Digest): Promise<void> {
+    if (this.#blobs.get(digest)?.mediaType === undefined) return
+    const held = await this.manifest(digest)
+    const record = this.#blobs.get(digest)
+    if (!held || !record) return
+    const { manifest } = held
+    if (record.mediaType === manifest.mediaType && isDeepStrictEqual(this.index.manifest(digest), manifest)) return
+    this.#onWarning(`the index had something else of ${digest} than what it says; it has been put right`)
+    this.#blobs.set(digest, await this.index.addBlob(digest, record.size, manifest))
   }
 
   #remember(digest: Digest, held: HeldManifest): void {
@@ -258,12 +373,37 @@ export class Store {
   }
 }
 
+/** What is wrong, for the log. */
+const problems: Record<Loss['problem'], string> = {
+  missing: 'is gone from the data folder',
+  length: 'has another length than when it was stored',
+  bytes: 'no longer has the bytes that were stored',
+  unreadable: 'cannot be read from the disk',
+}
+
+/** Whether the disk says that it cannot read its own. */
+const isUnreadable = (error: unknown) => error instanceof Error && 'code' in error && error.code === 'EIO'
+
 /** Thrown by the reader of a blob whose bytes are no longer what was stored. */
 class RottenError extends Error {
   readonly code = 'ROTTEN'
+  /** Undefined if somebody else found out before. */
+  readonly loss: Loss | undefined
+
+  constructor(message: string, loss: Loss | undefined) {
+    super(message)
+    this.loss = loss
+  }
 }
 
-type Inspection = { sound(): void; rotten(): Promise<void> }
+/** Who hears how the reading of an open file goes. */
+type Inspection = {
+  /** Whether a whole reading is to be hashed. */
+  readonly due: boolean
+  sound(): void
+  rotten(): Promise<Loss | undefined>
+  closed(): void
+}
 
 /**
  * An open file, and who reads it; the last one closes it. Disks rot: a reader that reads the whole hashes it on the way,
@@ -273,10 +413,11 @@ class OpenBlob implements HeldBlob {
   readonly digest: Digest
   readonly size: number
   readonly #file: DiskFile
-  readonly #inspection: Inspection | undefined
+  readonly #inspection: Inspection
   #users = 1
+  #loss: Loss | undefined
 
-  constructor(digest: Digest, size: number, file: DiskFile, inspection: Inspection | undefined) {
+  constructor(digest: Digest, size: number, file: DiskFile, inspection: Inspection) {
     this.digest = digest
     this.size = size
     this.#file = file
@@ -287,21 +428,21 @@ class OpenBlob implements HeldBlob {
     this.#users++
     let position = start
     let cancelled = false
-    const inspection = start === 0 && end === this.size ? this.#inspection : undefined
-    const hasher = inspection && new DigestHasher(this.digest)
+    const inspection = this.#inspection
+    const hasher = inspection.due && start === 0 && end === this.size ? new DigestHasher(this.digest) : undefined
+    const rotten = (loss: Loss | undefined) =>
+      new RottenError(`${this.#file.path} no longer has the bytes that were stored`, loss)
     return {
       read: async buffer => {
         if (cancelled) throw new Error('the reader was cancelled')
         if (position === end) return 0
         const count = await this.#file.read(buffer, Math.min(buffer.length, end - position), position)
+        if (this.#loss) throw rotten(this.#loss)
         if (count === 0) throw new Error(`${this.#file.path} became shorter while it was read`)
         position += count
         hasher?.update(buffer.subarray(0, count))
         if (hasher && position === end) {
-          if (!hasher.matches()) {
-            await inspection.rotten()
-            throw new RottenError(`${this.#file.path} no longer has the bytes that were stored`)
-          }
+          if (!hasher.matches()) throw rotten(await inspection.rotten())
           inspection.sound()
         }
         return count
@@ -313,8 +454,15 @@ class OpenBlob implements HeldBlob {
     }
   }
 
+  /** Breaks off who reads it. */
+  fail(loss: Loss): void {
+    this.#loss = loss
+  }
+
   close(): void {
-    if (--this.#users === 0) this.#file.close().catch(() => {})
+    if (--this.#users > 0) return
+    this.#inspection.closed()
+    this.#file.close().catch(() => {})
   }
 }
 
@@ -373,7 +521,7 @@ async function reconcile(
     if (await isSound(disk, layout.blob(digest), digest)) continue
     found.delete(digest)
     await index.removeBlob(digest)
-    await disk.remove(layout.blob(digest))
+    await layout.quarantine(digest)
   }
   for (const digest of known.keys()) if (!found.has(digest)) await index.removeBlob(digest)
   return found
@@ -381,7 +529,7 @@ async function reconcile(
 
 /**
  * Adds a blob file to the index: its size, and what it points to if it looks like a manifest. One that is small enough
- * to be a manifest is removed if it is not what its name says.
+ * to be a manifest goes to quarantine if it is not what its name says.
  */
 async function examine(layout: Layout, disk: Disk, index: Index, digest: Digest): Promise<BlobRecord | undefined> {
   const path = layout.blob(digest)
@@ -390,7 +538,7 @@ async function examine(layout: Layout, disk: Disk, index: Index, digest: Digest)
   if (size > manifestLimit) return index.addBlob(digest, size, undefined)
   const bytes = await disk.readFile(path)
   if (digestOf(bytes, algorithmOf(digest)) === digest) return index.addBlob(digest, size, manifestIn(bytes))
-  await disk.remove(path)
+  await layout.quarantine(digest)
   return undefined
 }
 
@@ -421,14 +569,15 @@ function manifestIn(bytes: Buffer, contentType?: string): Manifest | undefined {
   }
 }
 
-/** Removes parts that nothing is known of, and files that a replacement left when it was cut off. */
-async function removeLooseParts(layout: Layout, disk: Disk): Promise<void> {
+/** Removes parts of what is held, or that nothing is known of, and files that a replacement left when it was cut off. */
+async function removeLooseParts(layout: Layout, disk: Disk, blobs: ReadonlyMap<Digest, BlobRecord>): Promise<void> {
   const names = await disk.list(layout.ingestFolder)
   const present = new Set(names)
   for (const name of names) {
     const loose = name.endsWith('.part')
       ? !present.has(name.replace(/part$/, 'json'))
       : name.endsWith('.new') || !present.has(name.replace(/json$/, 'part'))
-    if (loose) await disk.remove(join(layout.ingestFolder, name))
+    const held = blobs.has(name.replace('-', ':').replace(/\.[a-z]+$/, '') as Digest)
+    if (loose || held) await disk.remove(join(layout.ingestFolder, name))
   }
 }

@@ -1,9 +1,15 @@
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { algorithmOf, type Digest, digestOf } from '@shoal/oci/digest'
 import { RangeSet } from '@shoal/oci/range-set'
-import type { Ingest } from './ingest.ts'
+import { DiskError } from './disk-error.ts'
+import { Ingest } from './ingest.ts'
+import { Lease, type LeaseEvents } from './lease.ts'
+import { Passage } from './passage.ts'
 import type { Reader } from './reader.ts'
-import { type Origin, type RangeWriter, SourceError } from './source.ts'
+import { RecentBytes } from './recent-bytes.ts'
+import { type Origin, SourceError } from './source.ts'
+import { TransferReader } from './transfer-reader.ts'
+import { giveBack } from './write-buffer.ts'
 
 /**
  * How many bytes at the end of every response are held back until the digest of the whole blob is known to match, so
@@ -11,18 +17,13 @@ import { type Origin, type RangeWriter, SourceError } from './source.ts'
  */
 const holdBack = 64 * 1024
 
-const bufferSize = 512 * 1024
-
-/** Buffers that leases write from, kept for the next: fresh memory costs more than the copy. */
-const spareBuffers: Buffer[] = []
-const mostSpareBuffers = 32
-
-export type Settled = { readonly stored: true } | { readonly stored: false; readonly error: Error }
+/** Neither stored nor an error: it was verified, and has passed through. */
+export type Settled = { readonly stored: boolean; readonly error?: Error }
 
 /** Who fills a transfer. */
 export interface Filler {
-  /** A reader waits for bytes. */
-  wanted(): void
+  /** A reader waits for the byte at `position`. */
+  wanted(position: number): void
   /** Nobody reads any more. */
   deserted(): void
 }
@@ -43,11 +44,16 @@ export class Transfer {
   readonly #readers = new Set<TransferReader>()
   #sized = Promise.withResolvers<number>()
   #holds = 0
-  #ingest: Ingest | undefined
+  #part: Ingest | Passage | undefined
+  /** In bytes, as the last offer told. */
+  #announced = 0
   #filler: Filler | undefined
-  #state: 'open' | 'parking' | 'stored' | 'failed' = 'open'
+  #state: 'open' | 'parking' | 'verified' | 'failed' = 'open'
   #failure: Error | undefined
+  /** Whether wrong bytes have arrived. */
+  #suspect = false
   #waiting: (() => void)[] = []
+  readonly #recent = new RecentBytes()
 
   /** @param open makes or finds the part file, once the size is known */
   constructor(digest: Digest, open: (size: number) => Promise<Ingest>) {
@@ -65,21 +71,31 @@ export class Transfer {
   }
 
   get size(): number | undefined {
-    return this.#ingest?.size
+    return this.#part?.size
   }
 
   /** What is there; not verified. */
   get have(): RangeSet {
-    return this.#ingest?.have ?? new RangeSet()
+    return this.#part?.have ?? new RangeSet()
   }
 
   get complete(): boolean {
-    return this.#ingest?.complete ?? false
+    return this.#part?.complete ?? false
   }
 
   /** Whether it still takes bytes. */
   get open(): boolean {
     return this.#state === 'open'
+  }
+
+  /** Whether it can be read from the first byte on. */
+  get whole(): boolean {
+    return this.#part instanceof Passage ? this.#part.whole : true
+  }
+
+  /** Whether what arrives is to be stored, as far as is known now. */
+  get stores(): boolean {
+    return !(this.#part instanceof Passage)
   }
 
   /** Whether nobody wants the blob. */
@@ -101,6 +117,7 @@ export class Transfer {
         if (!held) return
         held = false
         this.#holds--
+        this.#trim()
         this.#left()
       },
     }
@@ -111,9 +128,10 @@ export class Transfer {
    * have been wrong: as long as nobody holds to it, the last one counts. What is there is thrown away, and readers that
    * were answered for the other size fail.
    * @throws SourceError `broken` if that cannot be, or somebody is filling a blob of another size
+   * @throws DiskError if there can be no part file; see {@link passOn}
    */
   async begin(size: number): Promise<void> {
-    const before = this.#ingest
+    const before = this.#part
     if (before?.size === size) return
     if (before && this.#leases.size > 0)
       throw new SourceError('broken', `it would have ${size} bytes, not ${before.size}`)
@@ -121,20 +139,50 @@ export class Transfer {
     if (size === 0 && digestOf(new Uint8Array(), algorithmOf(this.digest)) !== this.digest)
       throw new SourceError('broken', `it would have no bytes, which is not ${this.digest}`)
     if (before) {
-      this.#ingest = undefined
+      this.#part = undefined
+      this.#recent.clear()
       this.#unoffer()
       for (const reader of this.#readers)
         reader.fail(new SourceError('broken', `it has ${size} bytes, not ${before.size}`))
       this.#wake()
+      this.#announced = size
       await discard(before)
     }
-    this.#ingest = await this.#open(size)
+    this.#announced = size
+    this.#part = await this.#open(size)
+  }
+
+  /**
+   * Goes on without the disk, after a DiskError: what arrives is verified and passed on to those who read now, and is
+   * not stored. Readers of bytes that would not be verified so fail.
+   * @throws DiskError if what has been read from the disk before cannot be read again
+   */
+  async passOn(): Promise<void> {
+    if (this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
+    const before = this.#part
+    // After wrong bytes, what an earlier run left may be more of them, on a disk that cannot even throw them away.
+    const ingest = before instanceof Ingest && !this.#suspect ? before : undefined
+    let passage: Passage
+    try {
+      passage = await Passage.open(this.digest, this.#announced, ingest, this.#needed)
+    } catch (error) {
+      throw DiskError.from(error)
+    }
+    this.#part = passage
+    if (before && !ingest) discard(before).catch(() => {})
+    for (const reader of this.#readers)
+      if (reader.started && reader.position > passage.have.total)
+        reader.fail(new SourceError('broken', `what has arrived of ${this.digest} is lost`))
+    // Only now: while it was being opened, others may have begun to fill the part file.
+    for (const lease of [...this.#leases]) await lease.revoke()
+    this.#recent.clear()
+    this.#wake()
   }
 
   /** Tells that somebody gives the blob: from here on it can be answered for. */
   offered(origin: Origin | undefined): void {
     this.origin ??= origin
-    if (this.#ingest) this.#sized.resolve(this.#ingest.size)
+    if (this.#part) this.#sized.resolve(this.#part.size)
   }
 
   /** Nobody is known to have the blob, until {@link offered} again. Who waits to hear of it waits on. */
@@ -172,9 +220,9 @@ export class Transfer {
    * A lease that is still to come to the range gives it up.
    */
   lease(range: ByteRange): Lease {
-    const ingest = this.#ingest
-    if (!ingest || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
-    const gap = ingest.have.gaps(range)[0]
+    const part = this.#part
+    if (!part || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
+    const gap = part.have.gaps(range)[0]
     if (gap?.start !== range.start) throw new Error(`the byte at ${range.start} is there`)
     let { end } = gap
     for (const other of this.#leases) {
@@ -186,7 +234,7 @@ export class Transfer {
         other.end = Math.max(range.start, other.position)
       }
     }
-    const lease = new Lease(ingest, { start: range.start, end }, this.#leaseEvents)
+    const lease = new Lease(part, { start: range.start, end }, this.#leaseEvents)
     this.#leases.add(lease)
     return lease
   }
@@ -195,16 +243,26 @@ export class Transfer {
   read(range: ByteRange): Reader {
     const reader = new TransferReader(range, {
       visible: reader => this.#visible(reader),
-      file: (buffer, length, position) => this.#ingest!.read(buffer, length, position),
+      had: () => this.#trim(),
+      recent: (buffer, length, position) => this.#recent.read(buffer, length, position),
+      file: async (buffer, length, position) => {
+        const part = this.#part
+        const count = await part?.read(buffer, length, position)
+        // Bytes of a part that another has taken the place of meanwhile may not be those that it verifies.
+        return part === this.#part ? count : undefined
+      },
       wait: () => this.changed(),
       wake: () => this.#wake(),
-      wanted: () => this.#filler?.wanted(),
+      wanted: position => this.#filler?.wanted(position),
       left: reader => {
-        if (this.#readers.delete(reader)) this.#left()
+        if (!this.#readers.delete(reader)) return
+        this.#trim()
+        this.#left()
       },
     })
     this.#readers.add(reader)
     if (this.#failure) reader.fail(this.#failure)
+    this.#trim()
     return reader
   }
 
@@ -217,28 +275,39 @@ export class Transfer {
    * Checks the digest of a complete transfer. If it matches, the blob is stored and the transfer settles. If not, all
    * is thrown away and the transfer begins anew: readers that have had bytes fail, the others wait on.
    * @param onStored records the blob, after its file has its name and before readers get the last bytes
+   * @param onPassed is told instead if it was not to be stored; with all of it if it is small
    * @returns what happened; `resumed` is whether some of the wrong bytes came from an earlier run
+   * @throws DiskError if the blob could not be stored; see {@link passOn}
    */
-  async verify(onStored: () => Promise<void>): Promise<{ matches: boolean; resumed: boolean }> {
-    const ingest = this.#ingest
-    if (!ingest || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
-    if (await ingest.verify()) {
-      await ingest.commit()
-      await onStored()
-      this.#end('stored', { stored: true })
+  async verify(
+    onStored: () => Promise<void>,
+    onPassed: (bytes: Buffer | undefined) => void,
+  ): Promise<{ matches: boolean; resumed: boolean }> {
+    const part = this.#part
+    if (!part || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
+    if (await part.verify()) {
+      if (part instanceof Ingest) {
+        await part.commit()
+        await onStored()
+      } else onPassed(await part.bytes())
+      this.#end('verified', { stored: part instanceof Ingest })
       return { matches: true, resumed: false }
     }
+    this.#suspect = true
     const error = new SourceError('broken', `what arrived for ${this.digest} does not have that digest`)
     for (const reader of this.#readers) if (reader.started) reader.fail(error)
-    const { size } = ingest
+    const { size } = part
     // Who gave wrong bytes has not shown to have the blob.
     this.#unoffer()
     // Until there is a new part file, who comes to read must find nothing.
-    this.#ingest = undefined
-    await discard(ingest)
-    this.#ingest = await this.#open(size)
+    this.#part = undefined
+    this.#recent.clear()
+    // That the bytes were wrong must be told even if there can be no part file now.
+    this.#part = await discard(part)
+      .then(() => this.#open(size))
+      .catch(() => Passage.open(this.digest, size, undefined, this.#needed))
     this.#wake()
-    return { matches: false, resumed: ingest.resumed > 0 }
+    return { matches: false, resumed: part.resumed > 0 }
   }
 
   /** Takes no more bytes, and no more readers should come: it will be parked. */
@@ -252,7 +321,8 @@ export class Transfer {
     if (this.#state !== 'parking') return
     for (const lease of [...this.#leases]) await lease.revoke()
     try {
-      await this.#ingest?.park()
+      // After wrong bytes there may be more of them: the next transfer should not begin with those.
+      await (this.#suspect ? this.#part?.discard() : this.#part?.park())
     } finally {
       this.#failure = error
       this.#sized.reject(error)
@@ -261,19 +331,36 @@ export class Transfer {
     }
   }
 
-  readonly #leaseEvents = {
-    progressed: () => this.#wake(),
-    ended: (lease: Lease) => {
+  readonly #leaseEvents: LeaseEvents = {
+    progressed: recent => {
+      if (this.#state !== 'open' || this.#readers.size === 0 || !this.stores) giveBack(recent.buffer)
+      else this.#recent.keep(recent)
+      this.#wake()
+    },
+    ended: lease => {
       this.#leases.delete(lease)
       this.#wake()
     },
   }
 
+  #trim(): void {
+    if (this.#part instanceof Passage) this.#part.trim()
+  }
+
+  /** What is still to be read. Who holds on and has not begun to read yet may need all of it. */
+  readonly #needed = (): readonly ByteRange[] => {
+    const count = this.#readers.size
+    if (count > 0 && count < this.#holds) return [{ start: 0, end: this.#announced }]
+    return [...this.#readers].map(({ position, end }) => ({ start: position, end }))
+  }
+
   #visible(reader: TransferReader): number {
     const { position, end } = reader
-    if (!this.#ingest) return position
-    const reach = Math.min(this.#ingest.have.reach(position), end)
-    return this.#state === 'stored' ? end : Math.min(reach, end - holdBack)
+    if (!this.#part) return position
+    // Who has had nothing yet need not be broken off if it goes wrong once more.
+    if (this.#suspect && this.stores && this.#state !== 'verified') return position
+    const reach = Math.min(this.#part.have.reach(position), end)
+    return this.#state === 'verified' ? end : Math.min(reach, end - holdBack)
   }
 
   #wake(): void {
@@ -288,7 +375,7 @@ export class Transfer {
     else this.#closeFile()
   }
 
-  #end(state: 'stored' | 'failed', settled: Settled): void {
+  #end(state: 'verified' | 'failed', settled: Settled): void {
     this.#state = state
     this.#settle(settled)
     this.#wake()
@@ -298,160 +385,20 @@ export class Transfer {
   /** The last to leave closes the file. */
   #closeFile(): void {
     if (!this.deserted || this.#state === 'open' || this.#state === 'parking') return
-    this.#ingest?.close().catch(() => {})
-    this.#ingest = undefined
+    this.#recent.clear()
+    const part = this.#part
+    this.#part = undefined
+    const closing = part instanceof Passage ? discard(part) : part?.close()
+    closing?.catch(() => {})
   }
 }
 
-async function discard(ingest: Ingest): Promise<void> {
+async function discard(part: Ingest | Passage): Promise<void> {
   try {
-    await ingest.discard()
+    await part.discard()
+  } catch (error) {
+    throw DiskError.from(error)
   } finally {
-    await ingest.close()
-  }
-}
-
-/** The right to fill one range of a transfer. */
-export class Lease implements RangeWriter {
-  readonly start: number
-  /** The next byte to come. */
-  position: number
-  /** Falls when a part of the range is leased to another. */
-  end: number
-  readonly #ingest: Ingest
-  readonly #events: { progressed(): void; ended(lease: Lease): void }
-  #buffer: Buffer | undefined
-  #filled = 0
-  #flushing: Promise<void> | undefined
-  #failure: Error | undefined
-  #ended = false
-
-  constructor(ingest: Ingest, range: ByteRange, events: { progressed(): void; ended(lease: Lease): void }) {
-    this.#ingest = ingest
-    this.#events = events
-    this.start = range.start
-    this.position = range.start
-    this.end = range.end
-  }
-
-  get room(): number {
-    return this.#ended ? 0 : this.end - this.position
-  }
-
-  write(bytes: Uint8Array): Promise<void> | undefined {
-    if (this.#failure) throw this.#failure
-    if (this.#ended) throw new SourceError('revoked', 'the lease has ended')
-    const taken = bytes.length > this.room ? bytes.subarray(0, this.room) : bytes
-    this.#buffer ??= spareBuffers.pop() ?? Buffer.allocUnsafeSlow(bufferSize)
-    const count = Math.min(taken.length, bufferSize - this.#filled)
-    this.#buffer.set(count < taken.length ? taken.subarray(0, count) : taken, this.#filled)
-    this.#filled += count
-    this.position += count
-    // While one write is under way the next gathers: few large writes under load, at once when there is none.
-    if (!this.#flushing && this.#filled > 0) this.#flushing = this.#flush()
-    if (count < taken.length) {
-      if (this.#filled < bufferSize) return this.write(taken.subarray(count))
-      return this.#flushing?.then(() => this.write(taken.subarray(count)))
-    }
-    return this.#filled === bufferSize ? this.#flushing : undefined
-  }
-
-  /** Ends the lease once all that was given is written. @throws the disk's error if some was not */
-  async close(): Promise<void> {
-    await this.revoke()
-    if (this.#failure) throw this.#failure
-  }
-
-  /** Takes the lease back: what was given is kept, no more is taken. */
-  async revoke(): Promise<void> {
-    const first = !this.#ended
-    this.#ended = true
-    while (this.#flushing) await this.#flushing
-    if (!first) return
-    if (this.#buffer) spare(this.#buffer)
-    this.#buffer = undefined
-    this.#events.ended(this)
-  }
-
-  async #flush(): Promise<void> {
-    const buffer = this.#buffer!
-    const bytes = buffer.subarray(0, this.#filled)
-    const at = this.position - this.#filled
-    this.#buffer = undefined
-    this.#filled = 0
-    try {
-      await this.#ingest.write(bytes, at)
-      this.#flushing = this.#filled > 0 ? this.#flush() : undefined
-      this.#events.progressed()
-    } catch (error) {
-      this.#failure = error instanceof Error ? error : new Error(String(error))
-      this.#flushing = undefined
-    } finally {
-      spare(buffer)
-    }
-  }
-}
-
-function spare(buffer: Buffer): void {
-  if (spareBuffers.length < mostSpareBuffers) spareBuffers.push(buffer)
-}
-
-type TransferReaderEvents = {
-  visible(reader: TransferReader): number
-  file(buffer: Uint8Array, length: number, position: number): Promise<number>
-  wait(): Promise<void>
-  wake(): void
-  wanted(): void
-  left(reader: TransferReader): void
-}
-
-class TransferReader implements Reader {
-  position: number
-  readonly end: number
-  /** Whether it has had bytes, or is about to. */
-  started = false
-  /** Whether it waits for bytes. */
-  waits = false
-  readonly #events: TransferReaderEvents
-  #failure: Error | undefined
-
-  constructor(range: ByteRange, events: TransferReaderEvents) {
-    this.position = range.start
-    this.end = range.end
-    this.#events = events
-  }
-
-  async read(buffer: Uint8Array): Promise<number> {
-    for (;;) {
-      if (this.#failure) throw this.#failure
-      if (this.position === this.end) return 0
-      const ready = Math.min(this.#events.visible(this) - this.position, buffer.length)
-      if (ready > 0) {
-        this.started = true
-        const count = await this.#events.file(buffer, ready, this.position)
-        if (this.#failure) throw this.#failure
-        if (count === 0) throw new SourceError('broken', 'the part file is shorter than what was written to it')
-        this.position += count
-        return count
-      }
-      const change = this.#events.wait()
-      this.waits = true
-      this.#events.wanted()
-      await change
-      this.waits = false
-    }
-  }
-
-  fail(error: Error): void {
-    this.#failure ??= error
-  }
-
-  cancel(): void {
-    this.fail(new SourceError('revoked', 'the reader was cancelled'))
-    this.#events.wake()
-  }
-
-  close(): void {
-    this.#events.left(this)
+    await part.close()
   }
 }
