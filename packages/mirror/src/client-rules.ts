@@ -37,7 +37,7 @@ const hostAliases = new Set(['localhost', 'host.docker.internal', 'host.containe
  * Whether a `Host` header may name this machine. A page that a browser has loaded from elsewhere can make it send
  * requests here, under a name of the page's (DNS rebinding); it cannot under an address, or this machine's own names.
  */
-export function isOwnHost(header: string | undefined, own = hostname()): boolean {
+export function isOwnHost(header: string | undefined, own?: string): boolean {
   if (header === undefined) return false
   const host = header
     .replace(/:\d+$/, '')
@@ -45,7 +45,7 @@ export function isOwnHost(header: string | undefined, own = hostname()): boolean
     .replace(/\.$/, '')
     .toLowerCase()
   if (isIP(host) !== 0 || hostAliases.has(host) || host.endsWith('.localhost')) return true
-  const name = own.toLowerCase()
+  const name = (own ?? hostname()).toLowerCase()
   return host === name || host === `${name}.local` || host === name.split('.')[0]
 }
 

@@ -10,11 +10,12 @@ import { Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { WatchedDisk } from '../../../test/watched-disk.ts'
+import { type DiskOperation, WatchedDisk } from '../../../test/watched-disk.ts'
 import { Filling, NowhereError } from './filling.ts'
 
 const megabyte = 1024 * 1024
 const blob = randomBytes(megabyte)
+const whole = { start: 0, end: blob.length }
 const name = parseName('docker.io', 'busybox')
 const wantOf = (content: Buffer): Want => ({ name, digest: digestOf(content), kind: 'blob', size: content.length })
 
@@ -83,6 +84,7 @@ class World implements AsyncDisposable {
   readonly store: Store
   readonly wrong: string[] = []
   readonly failed: string[] = []
+  readonly unstored: string[] = []
   #running: Promise<void> = Promise.resolve()
 
   private constructor(disk: WatchedDisk, store: Store) {
@@ -104,6 +106,7 @@ class World implements AsyncDisposable {
       sources,
       random: () => 0,
       onWrong: source => this.wrong.push(source.label),
+      onUnstored: error => this.unstored.push(error.message),
       onFailure: (source, error) => this.failed.push(`${source.label}: ${(error as SourceError).code}`),
     })
     this.#running = filling.run()
@@ -148,7 +151,7 @@ async function readAll(reader: Reader): Promise<Buffer> {
 const nowhere = async (transfer: Transfer): Promise<NowhereError> => {
   const settled = await transfer.settled
   assert.not(settled.stored)
-  const error = settled.stored ? undefined : settled.error
+  const { error } = settled
   assert.instance(error, NowhereError, String(error))
   return error as NowhereError
 }
@@ -337,7 +340,7 @@ test('when all leave, a transfer that has not half of it stops after a while and
   await reader.read(Buffer.alloc(10))
   reader.close()
   const settled = await transfer.settled
-  assert.is(settled.stored ? undefined : (settled.error as SourceError).code, 'revoked')
+  assert.is((settled.error as SourceError).code, 'revoked')
   const again = world.fill([good('source')])
   await again.transfer.settled
   assert.ok(world.store.sizeOf(wantOf(blob).digest))
@@ -386,15 +389,75 @@ test('stopping ends it promptly, whatever it waits for', async () => {
   }
 })
 
-test('a disk that is full ends it with that, and blames no source', async () => {
+/** Operations of the disk that fail in turn, from the `nth` of their kind on. */
+const failures: [operation: DiskOperation, nth: number][] = [
+  ['open', 0],
+  ['write', 0],
+  ['write', 1],
+  ['sync', 0],
+  ['rename', 0],
+  ['syncFolder', 0],
+]
+
+for (const [operation, nth] of failures)
+  test(`a disk whose ${operation} fails (${nth}) lets what arrives pass through, verified, and blames no source`, async () => {
+    await using world = await World.open()
+    let count = 0
+    world.disk.before = each => {
+      if (each === operation && count++ >= nth) throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
+    }
+    const { transfer } = world.fill([good('source'), good('other')])
+    const readers = [whole, { start: 100, end: 200 }, { start: blob.length - 100, end: blob.length }].map(
+      async range => {
+        using _interest = transfer.hold()
+        await transfer.sized
+        const bytes = await readAll(transfer.read(range))
+        assert.ok(bytes.equals(blob.subarray(range.start, range.end)))
+      },
+    )
+    await Promise.all(readers)
+    assert.equal(await transfer.settled, { stored: false })
+    assert.equal([world.wrong, world.failed], [[], []])
+    assert.ok(world.unstored.length > 0 && world.unstored.every(message => message === 'no space left'))
+    world.disk.before = () => {}
+    assert.is(world.store.sizeOf(digestOf(blob)), undefined)
+    const again = world.fill([good('source')])
+    assert.equal(await again.transfer.settled, { stored: true })
+  })
+
+test('of wrong bytes that pass through, no reader gets the end', async () => {
   await using world = await World.open()
   world.disk.before = operation => {
-    if (operation === 'write') throw Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+    if (operation === 'write') throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
   }
-  const { transfer } = world.fill([good('source'), good('other')])
-  const settled = await transfer.settled
-  assert.match(settled.stored ? '' : settled.error.message, 'no space left')
-  assert.equal([world.wrong, world.failed], [[], []])
+  const wrong = Buffer.from(blob)
+  wrong[10] = wrong[10]! ^ 1
+  const { transfer } = world.fill([new FakeSource('liar', blob.length, giving(wrong)), good('other')])
+  using _interest = transfer.hold()
+  await transfer.sized
+  const early = await readAll(transfer.read(whole)).then(
+    bytes => bytes.equals(blob),
+    error => error instanceof SourceError,
+  )
+  assert.ok(early)
+  assert.equal(await transfer.settled, { stored: false })
+  assert.equal(world.wrong, ['liar'])
+})
+
+test('a manifest that passes through is remembered', async () => {
+  await using world = await World.open()
+  const config = { mediaType: 'application/vnd.oci.image.config.v1+json', digest: digestOf(blob), size: blob.length }
+  const manifest = Buffer.from(
+    JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociManifest, config, layers: [] }),
+  )
+  world.disk.before = operation => {
+    if (operation === 'write') throw Object.assign(new Error('no space left'), { code: 'ENOSPC' })
+  }
+  const { transfer } = world.fill([good('source', manifest)], { ...wantOf(manifest), kind: 'manifest' })
+  using _interest = transfer.hold()
+  assert.equal(await transfer.settled, { stored: false })
+  assert.ok((await world.store.manifest(digestOf(manifest)))?.bytes.equals(manifest))
+  assert.is(world.store.sizeOf(digestOf(manifest)), undefined)
 })
 
 const large = Buffer.alloc(20 * megabyte, randomBytes(1000))

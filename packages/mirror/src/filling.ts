@@ -1,9 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { formatName, type Name } from '@shoal/oci/name'
+import { DiskError } from '@shoal/store/disk-error'
+import type { Lease } from '@shoal/store/lease'
 import { type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { Store } from '@shoal/store/store'
-import type { Filler, Lease, Transfer } from '@shoal/store/transfer'
+import type { Filler, Transfer } from '@shoal/store/transfer'
 
 /** How far a reader may stand before the bytes under way until a request of its own is made for it. */
 const far = 8 * 1024 * 1024
@@ -30,6 +32,8 @@ export type FillingOptions = {
   readonly random: () => number
   /** Told of a source whose bytes do not have the digest that they were given for. */
   readonly onWrong: (source: Source) => void
+  /** Told that the disk takes no more, so that the content passes through and is not stored. */
+  readonly onUnstored: (error: DiskError) => void
   /** Told of a source that gave nothing, or stopped to. */
   readonly onFailure: (source: Source, error: unknown) => void
 }
@@ -108,17 +112,18 @@ export class Filling implements Filler {
     this.#abort.abort(reason)
   }
 
-  wanted(): void {
+  wanted(start: number): void {
     const { transfer } = this.#options
     const tap = this.#tap
     if (!tap || tap.pauses > 0 || tap.fruitless >= mostFruitless) return
-    for (const { start } of transfer.wanted()) {
-      if (this.#lanes >= mostLanes || transfer.have.reach(start) > start) continue
-      const distance = transfer.distance(start)
-      if (distance !== undefined && distance <= far) continue
-      // What fails here stays a gap, which the main lane comes to.
-      this.#detour(tap, { start, end: transfer.size ?? start }).catch(() => {})
-    }
+    // What passes through comes in order.
+    if (this.#lanes >= mostLanes || !transfer.stores || transfer.have.reach(start) > start) return
+    const distance = transfer.distance(start)
+    if (distance !== undefined && distance <= far) return
+    // What fails here stays a gap, which the main lane comes to; so does what is not the source's fault.
+    this.#detour(tap, { start, end: transfer.size ?? start }).catch(() => {
+      tap.fruitless = mostFruitless
+    })
   }
 
   deserted(): void {
@@ -127,7 +132,7 @@ export class Filling implements Filler {
     this.#grace = setTimeout(() => {
       this.#grace = undefined
       const { size } = transfer
-      const pastHalf = size !== undefined && transfer.have.total * 2 >= size
+      const pastHalf = size !== undefined && transfer.stores && transfer.have.total * 2 >= size
       if (transfer.deserted && !pastHalf) this.stop(new SourceError('revoked', 'nobody waits for it any more'))
     }, desertedGrace)
   }
@@ -135,16 +140,17 @@ export class Filling implements Filler {
   /** @returns whether the blob is stored */
   async #fill(): Promise<boolean> {
     const { store, transfer, want, sources, onWrong } = this.#options
-    if (want.size !== undefined) await transfer.begin(want.size)
+    if (want.size !== undefined) await this.#begin(want.size)
     const queue = [...sources]
     let again = true
     for (;;) {
       if (transfer.size !== undefined && transfer.complete) {
         transfer.offered(undefined)
-        const { matches, resumed } = await store.verify(
-          transfer,
-          want.kind === 'manifest' ? this.#mediaType : undefined,
+        const verdict = await this.#disk(() =>
+          store.verify(transfer, want.kind === 'manifest' ? this.#mediaType : undefined),
         )
+        if (!verdict) continue
+        const { matches, resumed } = verdict
         if (matches) return true
         const givers = [...this.#givers.keys()].reverse()
         this.#givers.clear()
@@ -157,9 +163,10 @@ export class Filling implements Filler {
       }
       const source = queue.shift()
       if (!source) return false
+      const last = queue.length === 0
       const offer = await this.#find(source)
       if (!offer) continue
-      const tap = { source, offer, last: queue.length === 0, pauses: 0, fruitless: 0 }
+      const tap = { source, offer, last, pauses: 0, fruitless: 0 }
       this.#tap = tap
       this.#mediaType = offer.mediaType
       try {
@@ -169,6 +176,23 @@ export class Filling implements Filler {
         this.#tap = undefined
         offer.close()
       }
+    }
+  }
+
+  async #begin(size: number): Promise<void> {
+    await this.#disk(() => this.#options.transfer.begin(size))
+  }
+
+  /** Does what needs the disk. If that fails, the transfer goes on without. @returns nothing then */
+  async #disk<T>(act: () => Promise<T>): Promise<T | undefined> {
+    const { transfer, onUnstored } = this.#options
+    try {
+      return await act()
+    } catch (error) {
+      if (!(error instanceof DiskError)) throw error
+      onUnstored(error)
+      await transfer.passOn()
+      return undefined
     }
   }
 
@@ -187,7 +211,7 @@ export class Filling implements Filler {
         throw new SourceError('broken', `${source.label} has ${offer.size} bytes for ${want.digest}, not ${want.size}`)
       // Bytes of a blob of another size are thrown away, and nobody is to blame for them.
       if (transfer.size !== offer.size) this.#givers.clear()
-      await transfer.begin(offer.size)
+      await this.#begin(offer.size)
       transfer.offered(offer.origin)
       return offer
     } catch (error) {
@@ -211,9 +235,12 @@ export class Filling implements Filler {
         await transfer.changed()
         continue
       }
-      const { error, count } = await this.#lane(tap, gap)
-      if (!error) continue
-      fruitless = count >= nextToNothing ? 0 : fruitless + 1
+      const filled = await this.#disk(() => this.#lane(tap, gap))
+      if (!filled?.error) continue
+      const { error, count } = filled
+      // Silence is long: once more, and no third time.
+      if (error.code === 'timeout') fruitless += mostFruitless - 1
+      else fruitless = count >= nextToNothing ? 0 : fruitless + 1
       const final = error.code === 'denied' || error.code === 'limited' || error.code === 'skipped'
       // One that was silent may be so again, which costs more time than another source.
       const silent = error.code === 'timeout' && !tap.last
@@ -228,7 +255,7 @@ export class Filling implements Filler {
     if (!error) return
     if (count < nextToNothing) tap.fruitless++
     await this.#pause(tap, tap.fruitless)
-    if (this.#tap === tap) this.wanted()
+    if (this.#tap === tap) for (const { start } of this.#options.transfer.wanted()) this.wanted(start)
   }
 
   async #pause(tap: Tap, fruitless: number): Promise<void> {
@@ -252,7 +279,7 @@ export class Filling implements Filler {
     const tooSlow = new AbortController()
     let seen = start
     const watch = setInterval(() => {
-      if (lease.position - seen < nextToNothing && !tap.last)
+      if (lease.position - seen < nextToNothing && !lease.full && !tap.last)
         tooSlow.abort(new SourceError('timeout', `${tap.source.label} gives next to nothing`))
       seen = lease.position
     }, progressTime)

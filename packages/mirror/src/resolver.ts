@@ -1,8 +1,10 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci/digest'
 import type { Descriptor } from '@shoal/oci/manifest'
 import { formatName, type Name } from '@shoal/oci/name'
 import { SpecError } from '@shoal/oci/spec-error'
 import { abortable } from '@shoal/store/abortable'
+import type { DiskError } from '@shoal/store/disk-error'
 import type { Listing } from '@shoal/store/index'
 import type { Sighting } from '@shoal/store/refs'
 import { type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
@@ -17,6 +19,9 @@ import { Filling, NowhereError } from './filling.ts'
 /** How long a source that gave wrong bytes is not asked for the same digest, in ms. */
 const distrustFor = 10 * 60_000
 
+/** How long a client whose image is held waits to hear whether its tag has moved, in ms. */
+const checkTime = 1000
+
 /** How long the authority may take to say what a tag is, if it is asked first, in ms. */
 const authorityTime = 2000
 
@@ -26,6 +31,10 @@ export type ResolverEvents = {
   wrongDigest(source: string, digest: Digest): void
   /** A source could not be asked, or stopped giving. */
   sourceFailed(source: string, what: string, error: SourceError): void
+  /** The disk takes no more: what is asked for passes through, and is not stored. */
+  unstored(error: DiskError): void
+  /** Something has been stored. */
+  stored(): void
   /** Something of Shoal's own failed that no client waits for. */
   failed(what: string, error: unknown): void
 }
@@ -59,13 +68,19 @@ export class Resolver {
   readonly #options: ResolverOptions
   readonly #fillings = new Map<Digest, Filling>()
   readonly #running = new Set<Promise<unknown>>()
-  readonly #tagChecks = new Map<string, Promise<TagCheck>>()
+  readonly #tagChecks = new Map<string, TagQuestion>()
   /** Sources that gave wrong bytes, as `label digest`, and until when they are not asked for them. */
   readonly #distrusted = new Map<string, number>()
   readonly #abort = new AbortController()
 
   constructor(options: ResolverOptions) {
     this.#options = options
+  }
+
+  /** A manifest by digest that can be had without waiting. */
+  hotManifest(digest: Digest): FoundManifest | undefined {
+    const hot = this.#options.store.hotManifest(digest)
+    return hot && { ...hot, digest, provenance: { kind: 'local' } }
   }
 
   /** A manifest by digest. @throws SpecError MANIFEST_UNKNOWN */
@@ -121,8 +136,11 @@ export class Resolver {
   async blob(name: Name, digest: Digest, signal: AbortSignal): Promise<FoundBlob> {
     const { store } = this.#options
     const held = await store.open(digest)
+    // Nobody would close it.
+    if (signal.aborted) held?.close()
+    signal.throwIfAborted()
     if (held) return { held, size: held.size, provenance: { kind: 'local' } }
-    const transfer = await this.#transfer(this.#want(name, digest, 'blob'))
+    const transfer = await this.#transfer(this.#want(name, digest, 'blob'), signal)
     const interest = transfer.hold()
     try {
       const size = await abortable(transfer.sized, signal)
@@ -158,20 +176,32 @@ export class Resolver {
    * @throws SpecError NAME_UNKNOWN
    */
   async listing(name: Name, pathAndQuery: string): Promise<FoundListing> {
-    const { store, now } = this.#options
-    const key = `${formatName(name)}/${pathAndQuery}`
+    const kept = await this.#options.store.index.listing(`${formatName(name)}/${pathAndQuery}`)
+    const asked = this.#track(this.#askListing(name, pathAndQuery))
+    const { found, failures }: ListingCheck = kept ? await this.#soon(name, asked, { failures: [] }) : await asked
+    if (found) return found
+    // A plain "no such thing" of the authority is an answer too.
+    if (kept && (failures.length === 0 || failures[0]?.error)) return { ...kept, provenance: { kind: 'stale' } }
+    throw notFound('NAME_UNKNOWN', new NowhereError(failures))
+  }
+
+  async #askListing(name: Name, pathAndQuery: string): Promise<ListingCheck> {
+    const { store, now, events } = this.#options
     const failures: Failure[] = []
     for (const endpoint of [...this.#endpoints(name)].reverse()) {
       const answer = await this.#attempt(endpoint, failures, signal => endpoint.listing(name, pathAndQuery, signal))
       if (!answer) continue
       const listing = { ...answer, at: now() }
-      await store.index.setListing(key, listing)
-      return { ...listing, provenance: { kind: 'upstream', host: endpoint.label } }
+      const kept = store.index.setListing(`${formatName(name)}/${pathAndQuery}`, listing)
+      await kept.catch(error => events.failed('keeping a listing', error))
+      return { found: { ...listing, provenance: { kind: 'upstream', host: endpoint.label } }, failures }
     }
-    const kept = await store.index.listing(key)
-    // A plain "no such thing" of the authority is an answer too.
-    if (kept && (failures.length === 0 || failures[0]?.error)) return { ...kept, provenance: { kind: 'stale' } }
-    throw notFound('NAME_UNKNOWN', new NowhereError(failures))
+    return { failures }
+  }
+
+  /** How often the registry of a name has answered so far, as a sign of life. */
+  answersFor(name: Name): number {
+    return this.#registry(name)?.answers ?? 0
   }
 
   /** Ends what is under way; transfers keep what they have. */
@@ -197,11 +227,11 @@ export class Resolver {
   }
 
   /** Joins the transfer of a blob, or begins it. */
-  async #transfer(want: Want): Promise<Transfer> {
+  async #transfer(want: Want, signal: AbortSignal): Promise<Transfer> {
     const { store, random, events, now } = this.#options
     for (let current: Transfer | undefined; (current = store.transfer(want.digest)); ) {
-      if (current.open) return current
-      await current.settled
+      if (current.open && current.whole) return current
+      await abortable(current.settled, signal)
     }
     this.#abort.signal.throwIfAborted()
     const transfer = store.begin(want.digest)
@@ -218,10 +248,12 @@ export class Resolver {
           this.#distrusted.set(`${source.label} ${want.digest}`, now() + distrustFor)
         events.wrongDigest(source.label, want.digest)
       },
+      onUnstored: error => events.unstored(error),
       onFailure: (source, error) => {
         if (error instanceof SourceError) events.sourceFailed(source.label, want.digest, error)
       },
     })
+    void transfer.settled.then(({ stored }) => stored && events.stored())
     this.#fillings.set(want.digest, filling)
     void this.#track(
       filling.run().finally(() => {
@@ -235,18 +267,22 @@ export class Resolver {
   /** Fetches a manifest into the store. @throws SpecError MANIFEST_UNKNOWN */
   async #bring(name: Name, digest: Digest, signal: AbortSignal): Promise<Origin | undefined> {
     const { store } = this.#options
-    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'))
+    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal)
     using _interest = transfer.hold()
     const filling = this.#fillings.get(digest)
     const settled = await abortable(transfer.settled, signal)
-    if (!settled.stored) {
+    if (settled.error) {
       if (settled.error instanceof NowhereError) throw notFound('MANIFEST_UNKNOWN', settled.error)
       throw settled.error
     }
     const { origin } = transfer
     const held = origin && (await store.manifest(digest))
     // Who joined a transfer for another name has not learned how it is to be had under this one.
-    if (origin && filling?.isFor(name)) await store.visibilities.note(name, digest, origin.visibility, held?.manifest)
+    if (origin && filling?.isFor(name)) {
+      const { events } = this.#options
+      const noted = store.visibilities.note(name, digest, origin.visibility, held?.manifest)
+      await noted.catch(error => events.failed('noting who may have it', error))
+    }
     return origin
   }
 
@@ -255,19 +291,41 @@ export class Resolver {
     const { store, tags, now } = this.#options
     const seen = store.refs.seen(name, tag)
     const fresh = seen && Math.abs(now() - seen.at) < tags.ttl
-    const { sighting, failures }: TagCheck = fresh ? { sighting: seen, failures: [] } : await this.#check(name, tag)
+    const { sighting, failures } = fresh
+      ? { sighting: seen, failures: [] }
+      : await this.#check(name, tag)[store.refs.held(name, tag) ? 'soon' : 'answer']
     const held = store.refs.held(name, tag)
     if (sighting && (!held || !this.#outOfReach(name, sighting))) return { sighting, stale: false }
     if (held) return { sighting: held, stale: true }
     throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
   }
 
+  /**
+   * What a question brings, if that is soon, and something else if not. The question goes on: it finds out when a
+   * registry that was silent answers again.
+   */
+  async #soon<T>(name: Name, question: Promise<T>, otherwise: T): Promise<T> {
+    const ended = new AbortController()
+    const { authority } = this.#options.tags
+    const patience = authority === 'before' ? authorityTime + checkTime : checkTime
+    const time = this.#registry(name)?.silent ? 0 : patience
+    try {
+      return await Promise.race([question, sleep(time, otherwise, { signal: ended.signal })])
+    } finally {
+      ended.abort()
+    }
+  }
+
   /** Asks what a tag is; many who want to know share one question. */
-  #check(name: Name, tag: string): Promise<TagCheck> {
+  #check(name: Name, tag: string): TagQuestion {
     const key = `${formatName(name)}:${tag}`
     let check = this.#tagChecks.get(key)
     if (!check) {
-      check = this.#track(this.#checkTag(name, tag).finally(() => this.#tagChecks.delete(key)))
+      const answer = this.#track(this.#checkTag(name, tag).finally(() => this.#tagChecks.delete(key)))
+      // Who joins a question waits for the rest of its time only.
+      const soon = this.#soon(name, answer, { failures: [] })
+      soon.catch(() => {})
+      check = { answer, soon }
       this.#tagChecks.set(key, check)
     }
     return check
@@ -367,6 +425,12 @@ export class Resolver {
 
 /** No sighting if nobody could say, or the authority says that there is no such tag. */
 type TagCheck = { readonly sighting?: Sighting; readonly failures: readonly Failure[] }
+
+/** `soon` gives up waiting after a while. */
+type TagQuestion = { readonly answer: Promise<TagCheck>; readonly soon: Promise<TagCheck> }
+
+/** Nothing found if nobody could say, or there is no such thing. */
+type ListingCheck = { readonly found?: FoundListing; readonly failures: readonly Failure[] }
 
 type Failure = NowhereError['failures'][number]
 

@@ -19,7 +19,8 @@ import type { Users } from './users.ts'
 export type Served = {
   readonly method: string
   readonly path: string
-  readonly kind: 'ping' | 'manifest' | 'blob' | 'listing' | 'other'
+  /** `refused`: there were too many at once, so it was not looked at. */
+  readonly kind: 'ping' | 'manifest' | 'blob' | 'listing' | 'other' | 'refused'
   readonly status: number
   readonly provenance: Provenance | undefined
   readonly bytes: number
@@ -37,6 +38,8 @@ export type MirrorOptions = {
   /** Who may ask; everybody if it is left out. */
   readonly users?: Users
   readonly onServed: (served: Served) => void
+  /** How many files and connections the process may have open. @default without limit */
+  readonly descriptors?: number
   /** In ms, never going back. */
   readonly now: () => number
 }
@@ -57,23 +60,64 @@ const apiVersion = { 'docker-distribution-api-version': 'registry/2.0', 'x-conte
 /** How long a client waits for an answer to begin, in ms: then it had better ask elsewhere. */
 const longestWait = 12_000
 
+/** The same, if no source has given a sign of life meanwhile. */
+const longestSilence = 2900
+
 /** How long a client may take to receive an answer that is sent at once, in ms. */
 const patience = 120_000
+
+/** How long a client may take to send a request, its TLS handshake apart, which may take as long; in ms. */
+const requestTime = 10_000
+
+/** How often it is looked who has taken longer than that, in ms. */
+const requestCheck = 2000
+
+/**
+ * Requests in progress at once; those beyond are refused. With so many the daemon has been seen to take 470 MB, their
+ * buffers 150 of them, and a turn of its event loop a second. The tools of one machine make tens.
+ */
+const mostRequests = 1024
+
+/** What a request may take: its connection, a file, a connection upstream, and the connection of one that is refused. */
+const descriptorsEach = 4
+
+/** For all else: the index, the listeners, the runtime. */
+const descriptorsApart = 64
+
+/** When to ask again who was refused, in s. */
+const retryAfter = 5
 
 /** The Registry v2 server for clients (OCI distribution-spec 1.1: pull and content discovery). */
 export class MirrorServer {
   readonly #options: MirrorOptions
   readonly #server: Server
   readonly #bodies = new BodySender()
+  readonly #most: number
   #active = 0
   #idle: (() => void) | undefined
 
   constructor(options: MirrorOptions) {
     this.#options = options
     const listener: RequestListener = (request, response) => void this.#serve(request, response)
-    this.#server = options.tls ? createTlsServer(options.tls, listener) : createServer(listener)
-    // Longer than clients keep theirs, so that it is not the server that closes a connection in use.
-    this.#server.keepAliveTimeout = 75_000
+    const times = {
+      headersTimeout: requestTime,
+      requestTimeout: requestTime,
+      connectionsCheckingInterval: requestCheck,
+      // Longer than clients keep theirs, so that it is not the server that closes a connection in use.
+      keepAliveTimeout: 75_000,
+    }
+    this.#server = options.tls
+      ? createTlsServer({ ...options.tls, ...times, handshakeTimeout: requestTime }, listener)
+      : createServer(times, listener)
+    const { descriptors = Number.POSITIVE_INFINITY } = options
+    this.#most = Math.max(1, Math.min(mostRequests, Math.floor((descriptors - descriptorsApart) / descriptorsEach)))
+    // Room for the refused and the idle. Those beyond are closed at once, which clients take for a mirror that is away.
+    this.#server.maxConnections = 2 * this.#most
+  }
+
+  /** Requests in progress: until the answer has left, or the client. */
+  get active(): number {
+    return this.#active
   }
 
   /** @throws the system's error, such as EADDRINUSE */
@@ -96,16 +140,20 @@ export class MirrorServer {
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { onServed, now } = this.#options
     const begin = now()
-    this.#active++
     const exchange: Exchange = { request, response, url: parseTarget(request.url), kind: 'other', bytes: 0 }
+    // A client may send many requests on one connection before it has an answer, and each listens to it.
+    request.socket.setMaxListeners(0)
     try {
+      if (this.#active++ >= this.#most) throw tooMany(exchange)
       if (await this.#admits(request)) await this.#route(exchange)
       else sendText(exchange, 401, { ...apiVersion, 'www-authenticate': 'Basic realm="shoal"' }, '')
     } catch (error) {
       exchange.error = error
       refuse(exchange, error)
     } finally {
-      if (--this.#active === 0) this.#idle?.()
+      whenOver(exchange, () => {
+        if (--this.#active === 0) this.#idle?.()
+      })
       onServed({
         method: request.method ?? '',
         path: request.url ?? '',
@@ -163,17 +211,20 @@ export class MirrorServer {
     const moves = !digest
     const { method, headers } = exchange.request
     if (method === 'HEAD') {
-      const found = await this.#inTime(exchange, () =>
+      const found = await this.#inTime(exchange, name, () =>
         digest ? resolver.describe(name, digest) : resolver.describeTag(name, reference),
       )
       exchange.provenance = found.provenance
       head(exchange, answer('HEAD', headers, { ...found, contentType: found.mediaType, moves }))
-      exchange.response.end()
+      end(exchange.response)
       return
     }
-    const found = await this.#inTime(exchange, signal =>
-      digest ? resolver.manifest(name, digest, signal) : resolver.taggedManifest(name, reference, signal),
-    )
+    const hot = digest && resolver.hotManifest(digest)
+    const found =
+      hot ??
+      (await this.#inTime(exchange, name, signal =>
+        digest ? resolver.manifest(name, digest, signal) : resolver.taggedManifest(name, reference, signal),
+      ))
     exchange.provenance = found.provenance
     const { bytes, manifest } = found
     const plan = answer('GET', headers, {
@@ -195,18 +246,18 @@ export class MirrorServer {
     const { method, headers } = exchange.request
     const contentType = 'application/octet-stream'
     if (method === 'HEAD') {
-      const { size, provenance } = await this.#inTime(exchange, () => resolver.blobSize(name, digest))
+      const { size, provenance } = await this.#inTime(exchange, name, () => resolver.blobSize(name, digest))
       exchange.provenance = provenance
       head(exchange, answer('HEAD', headers, { digest, size, contentType }))
-      exchange.response.end()
+      end(exchange.response)
       return
     }
-    const found = await this.#inTime(exchange, signal => resolver.blob(name, digest, signal))
+    const found = await this.#inTime(exchange, name, signal => resolver.blob(name, digest, signal))
     exchange.provenance = found.provenance
     try {
       const plan = answer('GET', headers, { digest, size: found.size, contentType })
       head(exchange, plan)
-      if (!plan.range) return void exchange.response.end()
+      if (!plan.range) return end(exchange.response)
       await this.#body(exchange, 'held' in found ? found.held.read(plan.range) : found.transfer.read(plan.range))
     } finally {
       if ('held' in found) found.held.close()
@@ -221,17 +272,24 @@ export class MirrorServer {
   }
 
   /** Finds what to answer, while the client waits, and no longer than it should. */
-  async #inTime<T>({ response, kind }: Exchange, find: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  async #inTime<T>({ response, kind }: Exchange, name: Name, find: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { resolver } = this.#options
     const controller = new AbortController()
     const code = kind === 'manifest' ? 'MANIFEST_UNKNOWN' : kind === 'blob' ? 'BLOB_UNKNOWN' : 'NAME_UNKNOWN'
-    const late = () => controller.abort(new SpecError(code, `no source has answered within ${longestWait / 1000} s`))
-    const onClose = () => controller.abort(new SpecError(code, 'the client has left'))
-    const timer = setTimeout(late, longestWait)
+    const giveUp = (why: string) => controller.abort(new SpecError(code, `it is not held here; ${why}`))
+    const answers = resolver.answersFor(name)
+    const silence = setTimeout(() => {
+      if (resolver.answersFor(name) === answers)
+        giveUp(`no source of ${name.registry} has answered within ${longestSilence / 1000} s`)
+    }, longestSilence)
+    const wait = setTimeout(() => giveUp(`no source has it after ${longestWait / 1000} s`), longestWait)
+    const onClose = () => giveUp('the client has left')
     response.once('close', onClose)
     try {
       return await abortable(find(controller.signal), controller.signal)
     } finally {
-      clearTimeout(timer)
+      clearTimeout(silence)
+      clearTimeout(wait)
       response.off('close', onClose)
     }
   }
@@ -260,7 +318,7 @@ export class MirrorServer {
   async #listing(exchange: Exchange, name: Name, pathAndQuery: string): Promise<void> {
     exchange.kind = 'listing'
     const { resolver } = this.#options
-    const listing = await this.#inTime(exchange, () => resolver.listing(name, pathAndQuery))
+    const listing = await this.#inTime(exchange, name, () => resolver.listing(name, pathAndQuery))
     const { body, link, filters, provenance } = listing
     exchange.provenance = provenance
     const headers = {
@@ -276,8 +334,7 @@ export class MirrorServer {
 
 /** A request's target as a URL; what makes no sense leads nowhere. */
 function parseTarget(target = '/'): URL {
-  const url = `http://mirror${target.startsWith('/') ? target : `/${target}`}`
-  return new URL(URL.canParse(url) ? url : 'http://mirror/')
+  return URL.parse(`http://mirror${target.startsWith('/') ? target : `/${target}`}`) ?? new URL('http://mirror/')
 }
 
 function head({ response, provenance }: Exchange, { status, headers }: ReturnType<typeof answer>): void {
@@ -289,7 +346,7 @@ function sendText(exchange: Exchange, status: number, headers: Record<string, st
   const { request, response } = exchange
   const length = Buffer.byteLength(body)
   response.writeHead(status, { ...headers, 'content-length': length })
-  if (request.method === 'HEAD') response.end()
+  if (request.method === 'HEAD') end(response)
   else {
     exchange.bytes = length
     end(response, body)
@@ -297,10 +354,31 @@ function sendText(exchange: Exchange, status: number, headers: Record<string, st
 }
 
 /** Ends an answer, and the connection of a client that does not take it. */
-function end(response: ServerResponse, body: string | Buffer | undefined): void {
+function end(response: ServerResponse, body?: string | Buffer): void {
+  response.end(body)
+  // What the system has taken at once needs no waiting for.
+  if (response.writableFinished || response.socket?.writableLength === 0) return
   const timer = setTimeout(() => response.destroy(), patience)
   response.once('close', () => clearTimeout(timer))
-  response.end(body)
+}
+
+/** Calls `done` once the answer has left or never will: the client may still have to receive it. */
+function whenOver({ request: { socket }, response }: Exchange, done: () => void): void {
+  if (response.closed || socket.destroyed) return void done()
+  const onClose = () => {
+    response.off('close', onClose)
+    socket.off('close', onClose)
+    done()
+  }
+  response.once('close', onClose)
+  // Behind another answer on the same connection it has none of its own, and never closes.
+  socket.once('close', onClose)
+}
+
+/** Pings, too: the sooner a client hears of it, the sooner it asks elsewhere. */
+function tooMany(exchange: Exchange): SpecError {
+  exchange.kind = 'refused'
+  return new SpecError('UNAVAILABLE', 'more requests are in progress than this mirror takes at once')
 }
 
 /** A registry's link to the next page, as one of this mirror: its path alone. */
@@ -319,6 +397,10 @@ function refuse(exchange: Exchange, error: unknown): void {
   const headers: Record<string, string> = { ...apiVersion, 'content-type': 'application/json' }
   if (refusal.status === 405) headers['allow'] = 'GET, HEAD'
   if (refusal.status === 503) headers['retry-after'] = '1'
+  if (exchange.kind === 'refused') {
+    headers['retry-after'] = String(retryAfter)
+    headers['connection'] = 'close'
+  }
   sendText(exchange, refusal.status, headers, refusal.body())
 }
 
