@@ -4,8 +4,12 @@ import { MirrorServer, type Served } from '@shoal/mirror/server'
 import { Users } from '@shoal/mirror/users'
 import { Store } from '@shoal/store/store'
 import { imagesOf } from './admin/images.ts'
+import { Secret, secretFile } from './admin/secret.ts'
 import { AdminServer } from './admin/server.ts'
 import { statusOf } from './admin/status.ts'
+import { verifications } from './admin/verification.ts'
+import { descriptorLimit } from './descriptors.ts'
+import { EventLoopWatch } from './event-loop.ts'
 import type { Logger } from './log.ts'
 import { Metrics, servedFrom } from './metrics.ts'
 import { portHolder } from './port-holder.ts'
@@ -13,9 +17,13 @@ import { type Listen, sizeOn } from './quantity.ts'
 import { registriesOf } from './registries.ts'
 import { readSetting, SettingFileError, StartError } from './setting-file.ts'
 import type { Settings } from './settings/schema.ts'
+import { Storing } from './storing.ts'
 
 /** How long requests under way may go on when the daemon is stopped, in ms. */
 const grace = 2500
+
+/** When it has been said that requests are refused, it is not said again for so long, in ms: writing is work, too. */
+const refusalSilence = 10_000
 
 /** A running daemon. */
 export interface Daemon {
@@ -45,6 +53,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     closing.unshift(async () => {
       for (const registry of registries.values()) await registry.close()
     })
+    const storing = new Storing(data_dir, log)
     const resolver = new Resolver({
       store,
       registries,
@@ -60,14 +69,30 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         // That a source is passed over was said when it failed.
         sourceFailed: (source, what, error) =>
           log[error.code === 'skipped' ? 'debug' : 'warn']({ source, what, code: error.code }, error.message),
+        unstored: error => storing.failed(error),
+        stored: () => storing.succeeded(),
         failed: (what, error) => log.warn({ err: error }, `${what} failed`),
       },
     })
     closing.unshift(() => resolver.close())
+    const watch = new EventLoopWatch({
+      now: () => performance.now(),
+      onStall: stall => {
+        metrics.stall(stall)
+        log.warn({ ms: Math.round(stall.ms) }, 'the daemon stood still, and has answered nobody meanwhile')
+      },
+    })
+    closing.unshift(async () => watch[Symbol.dispose]())
     const clients = new Map<string, { requests: number; last: number }>()
+    let refusalsUnsaidUntil = 0
     const onServed = (served: Served) => {
       metrics.request(served)
       const { tool, kind } = served
+      if (kind === 'refused') {
+        if (steadyNow() < refusalsUnsaidUntil) return
+        refusalsUnsaidUntil = steadyNow() + refusalSilence
+        return log.warn({ tool }, `requests are refused: ${reasonOf(served.error)}`)
+      }
       // Health checks and the curious are not clients.
       if (kind === 'other' || (kind === 'ping' && !clients.has(tool))) return logServed(log, served)
       const client = clients.get(tool) ?? { requests: 0, last: 0 }
@@ -79,19 +104,24 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     const mirrorServer = new MirrorServer({
       resolver,
       onServed,
+      descriptors: descriptorLimit(),
       now: steadyNow,
       ...(tls && { tls }),
       ...(users && { users }),
     })
+    metrics.follow(mirrorServer)
     const maxBytes = sizeOn(settings.store.max_size, (await store.space()).total)
     let ready = false
     const adminServer = new AdminServer({
       ready: () => ready,
+      health: () => ({ last_stall: stallOf(watch, performance.now()) }),
       metrics: async () => ({ contentType: metrics.registry.contentType, body: await metrics.registry.metrics() }),
       api: {
-        status: () => statusOf({ store, registries, metrics, clients, maxBytes, startedAt, now: steadyNow }),
+        status: () => statusOf({ store, storing, registries, metrics, clients, maxBytes, startedAt, now: steadyNow }),
         images: () => imagesOf(store),
       },
+      actions: { verify: verifications({ store, resolver, now: steadyNow }) },
+      secret: await secretOf(data_dir),
     })
     const adminAddress = await listen(adminServer, admin.listen, 'admin.listen')
     closing.unshift(() => adminServer.close())
@@ -117,6 +147,15 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
 /** Closes one after another; what fails does not keep the rest from it. */
 async function closeAll(closing: readonly (() => Promise<void>)[], log: Logger): Promise<void> {
   for (const close of closing) await close().catch(error => log.error({ err: error }, 'closing failed'))
+}
+
+async function secretOf(dataDir: string): Promise<Secret> {
+  try {
+    return await Secret.make(dataDir)
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause)
+    throw new StartError(`cannot write ${secretFile(dataDir)}: ${reason}`, { cause })
+  }
 }
 
 async function tlsOf({ tls_cert, tls_key }: Settings['mirror']): Promise<{ cert: Buffer; key: Buffer } | undefined> {
@@ -174,6 +213,11 @@ function logServed(log: Logger, served: Served): void {
     log.info({ ...fields, host: provenance.host }, 'request answered from upstream')
   else if (provenance?.kind === 'stale')
     log.warn(fields, 'request answered with what was last known: upstream cannot be asked')
+}
+
+/** How long the last stall took, and how long ago it was over, in s. */
+function stallOf({ last }: EventLoopWatch, now: number): { seconds: number; ago_s: number } | null {
+  return last ? { seconds: Math.round(last.ms / 1000), ago_s: Math.round((now - last.until) / 1000) } : null
 }
 
 function reasonOf(error: unknown): string {

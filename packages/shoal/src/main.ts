@@ -64,6 +64,15 @@ command('ls', 'list the images that are held', async ({ settings }, { json }) =>
   (await import('./commands/ls.ts')).lsCommand({ settings, json, out }),
 )
 
+command('verify', 'read everything that is held, and fetch again what has rotten', async ({ settings }, { json }) =>
+  (await import('./commands/verify.ts')).verifyCommand({
+    settings,
+    json,
+    out,
+    ...(process.stderr.isTTY && { terminal: process.stderr }),
+  }),
+)
+
 command('config', 'show the settings in force, and where each comes from', async (loaded, { json }) =>
   (await import('./commands/config.ts')).configCommand({ loaded, json, out }),
 )

@@ -1,6 +1,7 @@
-import type { Served } from '@shoal/mirror/server'
+import type { MirrorServer, Served } from '@shoal/mirror/server'
 import type { Store } from '@shoal/store/store'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { Stall } from './event-loop.ts'
 
 /** Whom an answer came from, in `status` and in metrics. A stale one is this machine's. */
 export type ServedFrom = 'local' | 'peer' | 'upstream'
@@ -51,12 +52,28 @@ export class Metrics {
     registers: [this.registry],
   })
 
+  readonly #stalls = new Counter({
+    name: 'shoal_event_loop_stalls_total',
+    help: 'Times that the daemon did not answer anybody for more than a second.',
+    registers: [this.registry],
+  })
+  readonly #stalledSeconds = new Counter({
+    name: 'shoal_event_loop_stalled_seconds_total',
+    help: 'How long these took together.',
+    registers: [this.registry],
+  })
+
   constructor(store: Store) {
     collectDefaultMetrics({ register: this.registry })
     for (const source of ['local', 'upstream']) this.#servedBytes.inc({ source }, 0)
     gauge(this.registry, 'shoal_store_bytes', 'Bytes of the blobs that are held.', () => store.held.bytes)
     gauge(this.registry, 'shoal_store_blobs', 'Blobs that are held.', () => store.held.blobs)
     gauge(this.registry, 'shoal_transfers', 'Blobs that are arriving.', () => store.transfers.length)
+  }
+
+  /** Shows what a server has in progress. */
+  follow(server: MirrorServer): void {
+    gauge(this.registry, 'shoal_requests_in_progress', 'Requests of clients in progress.', () => server.active)
   }
 
   request(served: Served): void {
@@ -73,6 +90,11 @@ export class Metrics {
 
   upstreamRequest(endpoint: string, { method, code }: { method: string; code: string }): void {
     this.#upstream.inc({ endpoint, method, code })
+  }
+
+  stall({ ms }: Stall): void {
+    this.#stalls.inc()
+    this.#stalledSeconds.inc(ms / 1000)
   }
 
   wrongDigest(source: string): void {

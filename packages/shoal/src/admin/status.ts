@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import type { Store } from '@shoal/store/store'
 import type { Registry } from '@shoal/upstream/registry'
 import type { Metrics, ServedTotals } from '../metrics.ts'
+import type { Storing } from '../storing.ts'
 import { version } from '../version.ts'
 
 /** `GET /api/v1/status`; docs/api.md. Bytes, seconds. */
@@ -12,7 +13,13 @@ export type Status = {
   readonly uptime_s: number
   readonly network: string | null
   readonly online: boolean
-  readonly store: { readonly blobs: number; readonly bytes: number; readonly max_bytes: number }
+  readonly store: {
+    readonly blobs: number
+    readonly bytes: number
+    readonly max_bytes: number
+    /** Why what is pulled is not stored; null if it is. */
+    readonly problem: string | null
+  }
   readonly peers: readonly never[]
   readonly served: ServedTotals
   readonly upstreams: readonly UpstreamStatus[]
@@ -36,6 +43,7 @@ export type Clients = ReadonlyMap<string, { readonly requests: number; readonly 
 
 export function statusOf(daemon: {
   readonly store: Store
+  readonly storing: Storing
   readonly registries: ReadonlyMap<string, Registry>
   readonly metrics: Metrics
   readonly clients: Clients
@@ -43,7 +51,7 @@ export function statusOf(daemon: {
   readonly startedAt: number
   readonly now: () => number
 }): Status {
-  const { store, registries, metrics, clients, maxBytes, startedAt, now } = daemon
+  const { store, storing, registries, metrics, clients, maxBytes, startedAt, now } = daemon
   const upstreams = [...registries.values()].flatMap(registry =>
     registry.endpoints.map((endpoint): UpstreamStatus => {
       const { state, requests, errors, rateLimit, limitedUntil } = endpoint.state
@@ -68,7 +76,7 @@ export function statusOf(daemon: {
     uptime_s: Math.round((now() - startedAt) / 1000),
     network: null,
     online: upstreams.some(({ state }) => state !== 'open'),
-    store: { ...store.held, max_bytes: maxBytes },
+    store: { ...store.held, max_bytes: maxBytes, problem: storing.problem ?? null },
     peers: [],
     served: metrics.served,
     upstreams,

@@ -2,7 +2,7 @@ import { constants } from 'node:fs'
 import { access, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { SourceError } from '@shoal/store/source'
-import { askDaemon } from '../admin/client.ts'
+import { askDaemon, SilentDaemonError } from '../admin/client.ts'
 import type { Status } from '../admin/status.ts'
 import { dockerStatus } from '../clients/docker.ts'
 import { portHolder } from '../port-holder.ts'
@@ -32,11 +32,12 @@ const patience = 6000
 /** `shoal doctor`. @returns the exit status: 0 if there is no problem, else 1 */
 export async function doctorCommand(args: DoctorArguments): Promise<number> {
   const { settings, json, out } = args
-  const status = await askDaemon<Status>(settings, 'status').catch(() => undefined)
+  const answer = await askDaemon<Status>(settings, 'status').catch((error: Error) => error)
+  const status = answer instanceof Error ? undefined : answer
   const findings = (
     await Promise.all([
       checkData(settings),
-      checkDaemon(settings, status),
+      checkDaemon(settings, answer),
       checkUpstreams(settings),
       checkDocker(args, status),
     ])
@@ -79,15 +80,18 @@ async function checkData({ data_dir, store }: Settings): Promise<Finding[]> {
   return [{ check, result: 'ok', message: `${data_dir}, ${Math.round(free / 1e9)} GB free on its disk` }]
 }
 
-async function checkDaemon(settings: Settings, status: Status | undefined): Promise<Finding[]> {
-  if (status) return [{ check: 'daemon', result: 'ok', message: `version ${status.version} is running` }]
+async function checkDaemon(settings: Settings, answer: Status | Error): Promise<Finding[]> {
+  const check = 'daemon'
+  if (answer instanceof SilentDaemonError)
+    return [{ check, result: 'problem', message: answer.problem, remedy: answer.remedy }]
+  if (!(answer instanceof Error)) return [{ check, result: 'ok', message: `version ${answer.version} is running` }]
   const taken = await Promise.all(
     [['mirror.listen', settings.mirror.listen] as const, ['admin.listen', settings.admin.listen] as const].map(
       ([key, address]) => checkPort(key, address),
     ),
   )
   return [
-    { check: 'daemon', result: 'problem', message: 'is not running', remedy: 'start it with "shoal start"' },
+    { check, result: 'problem', message: 'is not running', remedy: 'start it with "shoal start"' },
     ...taken.flat(),
   ]
 }

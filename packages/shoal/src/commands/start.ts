@@ -20,6 +20,8 @@ export async function startCommand(args: {
 }): Promise<number> {
   const { json, out } = args
   const { settings } = args.loaded
+  // glibc asks a name server that is silent for 5 s, twice, and a lookup cannot be cancelled: it would hold up the stop.
+  process.env['RES_OPTIONS'] ??= 'timeout:1 attempts:2'
   const log = createLog()
   const stopped = new Promise<void>(resolve => {
     const stop = (signal: string) => {

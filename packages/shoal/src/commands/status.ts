@@ -21,6 +21,7 @@ export async function statusCommand(args: {
   out(
     `store: ${store.blobs} blobs, ${prettyBytes(store.bytes)} of ${prettyBytes(store.max_bytes)}${transfers > 0 ? `; ${transfers} arriving` : ''}`,
   )
+  if (store.problem !== null) out(`what is pulled passes through, and is not kept: ${store.problem}`)
   const { local, peer, upstream } = served
   for (const [source, { requests, bytes }] of Object.entries({ local, peer, upstream }))
     if (requests > 0) out(`served from ${source}: ${requests} requests, ${prettyBytes(bytes)}`)
