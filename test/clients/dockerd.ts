@@ -1,56 +1,33 @@
-import { spawnSync } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { createServer, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { whyNot } from '../prerequisites.ts'
 import { type Ended, type Environment, plainEnvironment, RunningProcess, run, until } from '../shoal-process.ts'
+import { done } from './client.ts'
+import { ClosedProxy } from './closed-proxy.ts'
 
 /** Why there can be no dockerd of our own here; undefined: there can. */
 export function whyNoDockerd(): string | undefined {
-  if (process.getuid?.() !== 0) return 'dockerd needs root'
-  const missing = ['dockerd', 'docker', 'containerd', 'runc'].filter(
-    program => spawnSync(program, ['--version']).error !== undefined,
-  )
-  return missing.length > 0 ? `${missing.join(', ')} not installed (Debian: docker.io)` : undefined
+  return whyNot(['dockerd', 'docker', 'containerd', 'runc'], 'docker.io')
 }
 
 /** A Docker engine of our own, with nothing of the machine's: its files, socket and containerd are in one folder. */
 export class Dockerd implements AsyncDisposable {
   readonly folder: string
-  /** What dockerd wanted from the internet, as `host:port`: its proxy, which gives it nothing. */
-  readonly wanted: string[] = []
   readonly env: Environment
-  readonly #proxy: Server
+  readonly #proxy: ClosedProxy
   #process: RunningProcess | undefined
 
-  private constructor(folder: string, proxy: Server) {
+  private constructor(folder: string, proxy: ClosedProxy) {
     this.folder = folder
     this.#proxy = proxy
-    proxy.on('connect', (request, socket) => {
-      this.wanted.push(request.url ?? '')
-      socket.end('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n')
-    })
-    const address = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`
-    // Go's net/http asks no proxy for 127.0.0.1.
-    this.env = plainEnvironment({
-      HOME: folder,
-      TMPDIR: folder,
-      DOCKER_HOST: this.host,
-      HTTP_PROXY: address,
-      HTTPS_PROXY: address,
-      http_proxy: undefined,
-      https_proxy: undefined,
-    })
+    this.env = plainEnvironment({ ...proxy.env, HOME: folder, TMPDIR: folder, DOCKER_HOST: this.host })
   }
 
   /** @param daemonJson the text of daemon.json */
   static async start(daemonJson: string): Promise<Dockerd> {
     const folder = await mkdtemp(join(tmpdir(), 'dockerd-'))
-    const proxy = createServer((_, response) => void response.writeHead(503).end()).listen(0, '127.0.0.1')
-    await once(proxy, 'listening')
-    const dockerd = new Dockerd(folder, proxy)
+    const dockerd = new Dockerd(folder, await ClosedProxy.open())
     try {
       await writeFile(dockerd.daemonJson, daemonJson)
       await dockerd.start()
@@ -59,6 +36,11 @@ export class Dockerd implements AsyncDisposable {
       throw error
     }
     return dockerd
+  }
+
+  /** What dockerd wanted from the internet; {@link ClosedProxy.wanted}. */
+  get wanted(): readonly string[] {
+    return this.#proxy.wanted
   }
 
   get host(): string {
@@ -108,6 +90,18 @@ export class Dockerd implements AsyncDisposable {
     return run('docker', args, { env: this.env, cwd: this.folder })
   }
 
+  /** Writes the layers of an image, and what belongs to it, into a folder. */
+  async save(image: string, folder: string): Promise<void> {
+    const archive = join(this.folder, 'saved.tar')
+    done(await this.docker('save', '--output', archive, image))
+    done(await run('tar', ['-xf', archive, '-C', folder], { env: this.env }))
+  }
+
+  /** Removes every image, and what builds have left. */
+  async forget(): Promise<void> {
+    done(await this.docker('system', 'prune', '--all', '--force'))
+  }
+
   /** What `docker info` shows under "Registry Mirrors". */
   async mirrors(): Promise<string[]> {
     const { stdout } = await this.docker('info', '--format', '{{json .RegistryConfig.Mirrors}}')
@@ -122,8 +116,7 @@ export class Dockerd implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#process?.running) await this.stop().catch(() => {})
     await this.#process?.[Symbol.asyncDispose]()
-    this.#proxy.close()
-    this.#proxy.closeAllConnections()
+    await this.#proxy[Symbol.asyncDispose]()
     await this.#unmount()
     await rm(this.folder, { recursive: true, force: true, maxRetries: 20 })
   }
