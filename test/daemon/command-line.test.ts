@@ -16,7 +16,7 @@ import {
 } from '../shoal-process.ts'
 import { fetchWhole } from '../world.ts'
 
-const commands = ['start', 'status', 'ls', 'config', 'doctor', 'setup']
+const commands = ['start', 'status', 'ls', 'verify', 'config', 'doctor', 'setup']
 
 /** Where nobody listens, and no Docker is. */
 const nobody = { SHOAL_ADMIN_LISTEN: '127.0.0.1:1', DOCKER_HOST: 'unix:///nowhere/docker.sock', HOME: '/nowhere' }
@@ -175,7 +175,7 @@ test('status, ls and doctor tell about the running daemon, also in JSON', async 
   assert.match(said, /^store: 42 blobs, /m)
   assert.match(said, new RegExp(`^docker\\.io +${internet.gcr.url} +in use `, 'm'))
   const status = JSON.parse(done(await shoal.run(['status', '--json'])))
-  assert.equal({ ...status.store, max_bytes: 0 }, { blobs: 42, bytes, max_bytes: 0 })
+  assert.equal({ ...status.store, max_bytes: 0 }, { blobs: 42, bytes, max_bytes: 0, problem: null })
 
   const checked = done(await shoal.run(['doctor']))
   assert.match(checked, /^ok {7}daemon: version \d.* is running$/m)
