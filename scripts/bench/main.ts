@@ -3,15 +3,27 @@ import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { clone } from './clone.ts'
+import { coldBlob } from './cold-blob.ts'
+import { coldImage } from './cold-image.ts'
+import { firstByte } from './first-byte.ts'
 import { memory } from './memory.ts'
 import { warmBlob } from './warm-blob.ts'
+import { warmManifest } from './warm-manifest.ts'
 
 /**
  * `npm run bench [-- NAME …] [--runs N]`: measures the daemon beside its rivals, in one run, in turn. Needs Linux, curl,
- * and Debian's nginx and docker-registry.
+ * openssl, and Debian's nginx, docker-registry and wrk.
  */
 
-const benches = { clone, memory, 'warm-blob': warmBlob }
+const benches = {
+  'warm-blob': warmBlob,
+  'warm-manifest': warmManifest,
+  'cold-blob': coldBlob,
+  'cold-image': coldImage,
+  'first-byte': firstByte,
+  memory,
+  clone,
+}
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,

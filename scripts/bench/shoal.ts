@@ -1,14 +1,17 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Internet } from '../internet/internet.ts'
 import { freePort, Program } from './program.ts'
 
 const bin = fileURLToPath(new URL('../../node_modules/.bin/shoal', import.meta.url))
 
-/** A daemon in a process of its own, as users run it, with a stand-in for the internet. */
+/**
+ * A daemon in a process of its own, as users run it, with its data in `folder`.
+ * @param endpoints of docker.io, and a PEM file to trust for them
+ */
 export async function startShoal(
   folder: string,
-  { gcr, hub }: Internet,
+  endpoints: readonly string[],
+  ca?: string,
 ): Promise<{ program: Program; mirror: string }> {
   const [mirror, admin] = [await freePort(), await freePort()]
   const program = await Program.start('shoal', [bin, 'start'], {
@@ -19,7 +22,8 @@ export async function startShoal(
       SHOAL_MIRROR_LISTEN: `127.0.0.1:${mirror}`,
       SHOAL_ADMIN_LISTEN: `127.0.0.1:${admin}`,
       SHOAL_SWARM_ENABLED: 'false',
-      SHOAL_UPSTREAMS_DOCKER_IO_ENDPOINTS: `${gcr.url},${hub.url}`,
+      SHOAL_UPSTREAMS_DOCKER_IO_ENDPOINTS: endpoints.join(),
+      ...(ca !== undefined && { SHOAL_UPSTREAMS_DOCKER_IO_CA: ca }),
     },
   })
   return { program, mirror: `http://127.0.0.1:${mirror}` }

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import { Internet } from '../internet/internet.ts'
 import { median, timed } from './program.ts'
-import { type Contender, startDockerRegistry, startNginx } from './rivals.ts'
+import { type Contender, startDockerRegistry, startFileServer } from './rivals.ts'
 import { startShoal } from './shoal.ts'
 
 const bytes = 1024 ** 3
@@ -13,11 +13,11 @@ export async function warmBlob(folder: string, runs: number): Promise<void> {
   if (!layer || typeof layer.source !== 'string') throw new Error('the big layer is not a file')
   const blob = { path: layer.source, digest: layer.digest }
   await using stack = new AsyncDisposableStack()
-  const { program, mirror } = await startShoal(folder, internet)
+  const { program, mirror } = await startShoal(folder, [internet.gcr.url, internet.hub.url])
   stack.use(program)
   const shoal = { program, url: `${mirror}/v2/library/big/blobs/${layer.digest}` }
   const contenders: Contender[] = [shoal]
-  for (const start of [startNginx, startDockerRegistry]) {
+  for (const start of [startFileServer, startDockerRegistry]) {
     const contender = await start(folder, blob)
     stack.use(contender.program)
     contenders.push(contender)
