@@ -176,8 +176,9 @@ export class Resolver {
    * @throws SpecError NAME_UNKNOWN
    */
   async listing(name: Name, pathAndQuery: string): Promise<FoundListing> {
-    const kept = await this.#options.store.index.listing(`${formatName(name)}/${pathAndQuery}`)
-    const asked = this.#track(this.#askListing(name, pathAndQuery))
+    const key = `${formatName(name)}/${pathAndQuery}`
+    const kept = await this.#options.store.index.listing(key)
+    const asked = this.#track(this.#askListing(name, pathAndQuery, key))
     const { found, failures }: ListingCheck = kept ? await this.#soon(name, asked, { failures: [] }) : await asked
     if (found) return found
     // A plain "no such thing" of the authority is an answer too.
@@ -185,14 +186,14 @@ export class Resolver {
     throw notFound('NAME_UNKNOWN', new NowhereError(failures))
   }
 
-  async #askListing(name: Name, pathAndQuery: string): Promise<ListingCheck> {
+  async #askListing(name: Name, pathAndQuery: string, key: string): Promise<ListingCheck> {
     const { store, now, events } = this.#options
     const failures: Failure[] = []
     for (const endpoint of [...this.#endpoints(name)].reverse()) {
       const answer = await this.#attempt(endpoint, failures, signal => endpoint.listing(name, pathAndQuery, signal))
       if (!answer) continue
       const listing = { ...answer, at: now() }
-      const kept = store.index.setListing(`${formatName(name)}/${pathAndQuery}`, listing)
+      const kept = store.index.setListing(key, listing)
       await kept.catch(error => events.failed('keeping a listing', error))
       return { found: { ...listing, provenance: { kind: 'upstream', host: endpoint.label } }, failures }
     }

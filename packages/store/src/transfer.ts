@@ -138,6 +138,7 @@ export class Transfer {
     // An empty response is complete with its headers, before anything could be verified.
     if (size === 0 && digestOf(new Uint8Array(), algorithmOf(this.digest)) !== this.digest)
       throw new SourceError('broken', `it would have no bytes, which is not ${this.digest}`)
+    this.#announced = size
     if (before) {
       this.#part = undefined
       this.#recent.clear()
@@ -145,10 +146,8 @@ export class Transfer {
       for (const reader of this.#readers)
         reader.fail(new SourceError('broken', `it has ${size} bytes, not ${before.size}`))
       this.#wake()
-      this.#announced = size
       await discard(before)
     }
-    this.#announced = size
     this.#part = await this.#open(size)
   }
 
@@ -388,8 +387,7 @@ export class Transfer {
     this.#recent.clear()
     const part = this.#part
     this.#part = undefined
-    const closing = part instanceof Passage ? discard(part) : part?.close()
-    closing?.catch(() => {})
+    part?.close().catch(() => {})
   }
 }
 
