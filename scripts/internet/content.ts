@@ -31,6 +31,12 @@ export function sha256(bytes: Buffer): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`
 }
 
+/** The bytes of a content that is small enough not to be in a file. */
+export function bytesOf({ source }: Content): Buffer {
+  if (typeof source === 'string') throw new Error('the content is in a file')
+  return source
+}
+
 export function contentOf(mediaType: string, bytes: Buffer): Content {
   return { digest: sha256(bytes), mediaType, size: bytes.length, source: bytes }
 }

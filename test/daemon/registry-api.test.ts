@@ -4,7 +4,7 @@ import { request } from 'node:http'
 import { connect } from 'node:net'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf } from '../../scripts/internet/content.ts'
 import { type Answer, fetchWhole, World } from '../world.ts'
 
 function codeOf({ headers, body }: Answer): string {
@@ -12,11 +12,6 @@ function codeOf({ headers, body }: Answer): string {
   const { errors } = JSON.parse(body.toString())
   assert.type(errors[0].message, 'string')
   return errors[0].code
-}
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
 }
 
 async function openForty() {

@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert'
 import type { VerificationLine, VerificationSummary } from '../../packages/shoal/src/admin/verification.ts'
 import { verifyCommand } from '../../packages/shoal/src/commands/verify.ts'
 import { loadSettings } from '../../packages/shoal/src/settings/load.ts'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf, type Content } from '../../scripts/internet/content.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import { Download } from '../download.ts'
 import { ShoalProcess, until } from '../shoal-process.ts'
@@ -29,11 +29,6 @@ async function openPulled(): Promise<{ world: World; blobs: readonly Content[] }
 
 const fileOf = (data: string, { digest }: Content) => join(data, 'blobs', ...digest.split(':'))
 const quarantined = (data: string, { digest }: Content) => join(data, 'quarantine', digest.replace(':', '-'))
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
-}
 
 async function authorization(data: string): Promise<string> {
   return `Bearer ${(await readFile(join(data, 'admin.token'), 'utf8')).trim()}`

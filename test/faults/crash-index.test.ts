@@ -3,16 +3,11 @@ import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf, type Content } from '../../scripts/internet/content.ts'
 import { World } from '../world.ts'
 
 const images = ['library/forty', 'library/zstd'] as const
 const noiseRuns = 12
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
-}
 
 /** A world that holds images, with nobody to ask any more, and its index as it was when the daemon stopped. */
 class Stopped implements AsyncDisposable {

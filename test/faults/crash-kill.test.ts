@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf, type Content } from '../../scripts/internet/content.ts'
 import type { Image } from '../../scripts/internet/image.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import { freePorts, ShoalProcess, until } from '../shoal-process.ts'
@@ -25,11 +25,6 @@ function randomFrom(seed: number): () => number {
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61)
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
-}
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
 }
 
 /** What clients were given to the end, by path. */

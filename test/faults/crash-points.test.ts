@@ -10,12 +10,12 @@ import { parseName } from '@shoal/oci/name'
 import { RangeSet } from '@shoal/oci/range-set'
 import { isAbsent } from '@shoal/store/disk'
 import { Layout } from '@shoal/store/layout'
-import type { Reader } from '@shoal/store/reader'
 import { type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
 import { Store } from '@shoal/store/store'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { CrashingDisk, type Loss } from '../crashing-disk.ts'
+import { readAll } from '../read-all.ts'
 
 const MiB = 1024 * 1024
 const name = parseName('docker.io', 'library/crash')
@@ -117,20 +117,6 @@ class Acknowledged {
   constructor(other?: Acknowledged) {
     for (const digest of other?.digests ?? []) this.digests.add(digest)
     this.tags.push(...(other?.tags ?? []))
-  }
-}
-
-async function readAll(reader: Reader): Promise<Buffer> {
-  const pieces: Buffer[] = []
-  try {
-    for (;;) {
-      const buffer = Buffer.allocUnsafe(512 * 1024)
-      const count = await reader.read(buffer)
-      if (count === 0) return Buffer.concat(pieces)
-      pieces.push(buffer.subarray(0, count))
-    }
-  } finally {
-    reader.close()
   }
 }
 

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { bytesOf } from '../../scripts/internet/content.ts'
 import type { Fault } from '../../scripts/internet/fault.ts'
 import type { Layer } from '../../scripts/internet/layer.ts'
 import type { Entry } from '../../scripts/internet/log.ts'
@@ -23,11 +24,6 @@ async function openWorld(sizes: readonly number[]): Promise<{ world: World; laye
 }
 
 const pathOf = ({ digest }: Layer) => `/v2/library/cut/blobs/${digest}`
-
-function bytesOf({ source }: Layer): Buffer {
-  if (typeof source === 'string') throw new Error('the layer is in a file')
-  return source
-}
 
 /** Cuts off the first answers with blobs, at these bytes, and lets the later ones be. */
 function cutFirst(world: World, cuts: readonly number[]): void {

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { startDaemon } from '../../packages/shoal/src/daemon.ts'
 import { createLog } from '../../packages/shoal/src/log.ts'
 import { loadSettings } from '../../packages/shoal/src/settings/load.ts'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf, type Content } from '../../scripts/internet/content.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import { Download } from '../download.ts'
 import { plainEnvironment, root, ShoalProcess, until } from '../shoal-process.ts'
@@ -29,11 +29,6 @@ async function openPulled(): Promise<{ world: World; blobs: readonly Content[]; 
 
 const pathOf = ({ digest }: Content) => `/v2/library/forty/blobs/${digest}`
 const fileOf = ({ data }: World, digest: string) => join(data, 'blobs', ...digest.split(':'))
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
-}
 
 async function goOffline({ internet: { hub, gcr } }: World): Promise<void> {
   await Promise.all([hub.down(), gcr.down()])

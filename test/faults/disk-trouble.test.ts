@@ -6,7 +6,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import type { Content } from '../../scripts/internet/content.ts'
+import { bytesOf, type Content } from '../../scripts/internet/content.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import { testUnless, whyNot } from '../prerequisites.ts'
 import { ShoalProcess, until } from '../shoal-process.ts'
@@ -18,11 +18,6 @@ const diskTest = testUnless(whyNot(['mount', 'umount', 'prlimit'], 'mount, util-
 
 const repository = 'library/disk'
 const pathOf = ({ digest }: Content) => `/v2/${repository}/blobs/${digest}`
-
-function bytesOf({ source }: Content): Buffer {
-  if (typeof source === 'string') throw new Error('the content is in a file')
-  return source
-}
 
 /** A daemon whose data folder is a small disk of its own. */
 class World implements AsyncDisposable {

@@ -11,6 +11,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { descriptorLimit } from '../../packages/shoal/src/descriptors.ts'
 import { makeCertificate } from '../../scripts/internet/certificate.ts'
+import { bytesOf } from '../../scripts/internet/content.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import type { Layer } from '../../scripts/internet/layer.ts'
 import { type RunningProcess, ShoalProcess, shoalBin, until } from '../shoal-process.ts'
@@ -43,11 +44,6 @@ async function openShoal(sizes: readonly number[], program = shoalBin) {
 }
 
 const pathOf = ({ digest }: Layer) => `/v2/${repository}/blobs/${digest}`
-
-function bytesOf({ source }: Layer): Buffer {
-  if (typeof source === 'string') throw new Error('the layer is in a file')
-  return source
-}
 
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 

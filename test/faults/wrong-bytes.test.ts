@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { sha256 } from '../../scripts/internet/content.ts'
+import { bytesOf, sha256 } from '../../scripts/internet/content.ts'
 import type { Image } from '../../scripts/internet/image.ts'
 import type { Layer } from '../../scripts/internet/layer.ts'
 import type { Entry } from '../../scripts/internet/log.ts'
@@ -25,11 +25,6 @@ async function openWorld(size: number): Promise<{ world: World; image: Image; la
   if (!layer) throw new Error('no layer')
   await world.get('/v2/library/wrong/manifests/latest')
   return { world, image, layer, path: `/v2/library/wrong/blobs/${layer.digest}` }
-}
-
-function bytesOf({ source }: Layer): Buffer {
-  if (typeof source === 'string') throw new Error('the layer is in a file')
-  return source
 }
 
 const bringsBlob = ({ server, path }: Entry) => server === 'cdn' || (server === 'gcr' && path.includes('/blobs/'))

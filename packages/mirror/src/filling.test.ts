@@ -4,12 +4,12 @@ import { digestOf } from '@shoal/oci/digest'
 import { mediaTypes } from '@shoal/oci/media-type'
 import { parseName } from '@shoal/oci/name'
 import { RangeSet } from '@shoal/oci/range-set'
-import type { Reader } from '@shoal/store/reader'
 import { type Offer, type RangeWriter, type Source, SourceError, type Want } from '@shoal/store/source'
 import { Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readAll } from '../../../test/read-all.ts'
 import { type DiskOperation, WatchedDisk } from '../../../test/watched-disk.ts'
 import { Filling, NowhereError } from './filling.ts'
 
@@ -131,20 +131,6 @@ class World implements AsyncDisposable {
     await this.disk[Symbol.asyncDispose]()
     assert.is(openFiles, 0, 'all files are closed')
     assert.equal(misused, [])
-  }
-}
-
-async function readAll(reader: Reader): Promise<Buffer> {
-  const pieces: Buffer[] = []
-  try {
-    for (;;) {
-      const buffer = Buffer.alloc(100_000)
-      const count = await reader.read(buffer)
-      if (count === 0) return Buffer.concat(pieces)
-      pieces.push(buffer.subarray(0, count))
-    }
-  } finally {
-    reader.close()
   }
 }
 

@@ -6,8 +6,8 @@ import { mediaTypes } from '@shoal/oci/media-type'
 import { parseName } from '@shoal/oci/name'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readAll } from '../../../test/read-all.ts'
 import { WatchedDisk } from '../../../test/watched-disk.ts'
-import type { Reader } from './reader.ts'
 import { SourceError } from './source.ts'
 import { Store, StoreError } from './store.ts'
 
@@ -87,20 +87,6 @@ class World implements AsyncDisposable {
     await this.disk[Symbol.asyncDispose]()
     assert.is(openFiles, 0, 'all files are closed')
     assert.equal(misused, [])
-  }
-}
-
-async function readAll(reader: Reader): Promise<Buffer> {
-  const pieces: Buffer[] = []
-  try {
-    for (;;) {
-      const buffer = Buffer.alloc(64 * 1024)
-      const count = await reader.read(buffer)
-      if (count === 0) return Buffer.concat(pieces)
-      pieces.push(buffer.subarray(0, count))
-    }
-  } finally {
-    reader.close()
   }
 }
 

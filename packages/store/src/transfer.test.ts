@@ -4,11 +4,11 @@ import { type Digest, digestOf } from '@shoal/oci/digest'
 import fc from 'fast-check'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { readAll } from '../../../test/read-all.ts'
 import { WatchedDisk } from '../../../test/watched-disk.ts'
 import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
 import type { Lease } from './lease.ts'
-import type { Reader } from './reader.ts'
 import { SourceError } from './source.ts'
 import { Transfer } from './transfer.ts'
 
@@ -72,20 +72,6 @@ async function fill(lease: Lease, piece = 100_000, content: Buffer = blob): Prom
     await waiting
   }
   await lease.close()
-}
-
-async function readAll(reader: Reader, size = 300_000): Promise<Buffer> {
-  const pieces: Buffer[] = []
-  try {
-    for (;;) {
-      const buffer = Buffer.alloc(size)
-      const count = await reader.read(buffer)
-      if (count === 0) return Buffer.concat(pieces)
-      pieces.push(buffer.subarray(0, count))
-    }
-  } finally {
-    reader.close()
-  }
 }
 
 const failure = (promise: Promise<unknown>): Promise<unknown> =>
