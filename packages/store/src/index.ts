@@ -48,7 +48,7 @@ export class Index {
   readonly #blobs: ReturnType<typeof sublevel<BlobRecord>>
   readonly #manifests: ReturnType<typeof sublevel<Manifest>>
   readonly #sizes: ReturnType<typeof sublevel<number>>
-  readonly #owners: ReturnType<typeof sublevel<Visibility>>
+  readonly #owners: ReturnType<typeof sublevel<Standing>>
   readonly #listings: ReturnType<typeof sublevel<Listing>>
 
   #listingsAdded = 0
@@ -58,7 +58,7 @@ export class Index {
     this.#blobs = sublevel<BlobRecord>(level, 'blobs')
     this.#manifests = sublevel<Manifest>(level, 'manifests')
     this.#sizes = sublevel<number>(level, 'sizes')
-    this.#owners = sublevel<Visibility>(level, 'owners')
+    this.#owners = sublevel<Standing>(level, 'owners')
     this.#listings = sublevel<Listing>(level, 'listings')
   }
 
@@ -126,20 +126,20 @@ export class Index {
     return size === contested ? undefined : size
   }
 
-  visibility(name: Name, digest: Digest): Visibility | undefined {
-    return this.#owners.getSync(`${formatName(name)}@${digest}`)
+  standing(name: Name, digest: Digest): Standing | undefined {
+    return this.#owners.getSync(ownerKey(name, digest))
   }
 
-  /** The names that a digest is known to be of. Looks at all that are known. */
-  async ownersOf(digest: Digest): Promise<Name[]> {
-    const owners: Name[] = []
-    const iterator = this.#owners.keys()
+  /** The names that a digest is known to be of, and how it stands under each. */
+  async ownersOf(digest: Digest): Promise<{ name: Name; standing: Standing }[]> {
+    const owners: { name: Name; standing: Standing }[] = []
+    // The character after "@" ends the range.
+    const iterator = this.#owners.iterator({ gte: `${digest}@`, lt: `${digest}A` })
     try {
-      for (let batch: string[]; (batch = await iterator.nextv(1000)).length > 0; )
-        for (const key of batch) {
-          if (!key.endsWith(`@${digest}`)) continue
-          const [slash, at] = [key.indexOf('/'), key.indexOf('@')]
-          owners.push(parseName(key.slice(0, slash), key.slice(slash + 1, at)))
+      for (let batch: [string, Standing][]; (batch = await iterator.nextv(1000)).length > 0; )
+        for (const [key, standing] of batch) {
+          const slash = key.indexOf('/')
+          owners.push({ name: parseName(key.slice(digest.length + 1, slash), key.slice(slash + 1)), standing })
         }
     } finally {
       await iterator.close()
@@ -147,10 +147,22 @@ export class Index {
     return owners
   }
 
-  async setVisibility(name: Name, digests: readonly Digest[], visibility: Visibility): Promise<void> {
-    await this.#owners.batch(
-      digests.map(digest => ({ type: 'put', key: `${formatName(name)}@${digest}`, value: visibility })),
-    )
+  /** Every digest that is known to be of a name, with the registry of that and how it stands there; some at a time. */
+  async *owned(): AsyncGenerator<{ digest: string; registry: string; standing: Standing }[]> {
+    const iterator = this.#owners.iterator()
+    try {
+      for (let batch: [string, Standing][]; (batch = await iterator.nextv(1000)).length > 0; )
+        yield batch.map(([key, standing]) => {
+          const at = key.indexOf('@')
+          return { digest: key.slice(0, at), registry: key.slice(at + 1, key.indexOf('/', at)), standing }
+        })
+    } finally {
+      await iterator.close()
+    }
+  }
+
+  async setStanding(name: Name, digests: readonly Digest[], standing: Standing): Promise<void> {
+    await this.#owners.batch(digests.map(digest => ({ type: 'put', key: ownerKey(name, digest), value: standing })))
   }
 
   /** Anybody can write a manifest that gives a wrong size for the layer of another's image. */
@@ -181,6 +193,14 @@ export class Index {
 
 /** Whether content may be known to other machines: `public` if it was to be had without credentials. */
 export type Visibility = 'public' | 'private'
+
+/** The same, as it is kept: `given` if it is only known that a peer had it, or a manifest that a peer gave points to it. */
+export type Standing = Visibility | 'given'
+
+/** The digest comes first: what is asked for is all the names of one. */
+function ownerKey(name: Name, digest: Digest): string {
+  return `${digest}@${formatName(name)}`
+}
 
 function sublevel<Value>(level: Level<string, unknown>, name: string) {
   return level.sublevel<string, Value>(name, { valueEncoding: 'json' })

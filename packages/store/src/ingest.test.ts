@@ -131,11 +131,37 @@ test('a state file that makes no sense is not believed', () =>
       JSON.stringify({ version: 1, size, ranges: [[0]] }),
       JSON.stringify({ version: 1, size, ranges: [5] }),
       JSON.stringify({ version: 1, size, ranges: { 0: 5 } }),
+      JSON.stringify({ version: 1, size, ranges: [[0, 10]], unproven: 5 }),
+      JSON.stringify({ version: 1, size, ranges: [[0, 10]], unproven: [[5, 2]] }),
     ]) {
       const ingest = await parked(disk, layout, blob.subarray(0, 5000), state)
       assert.is(ingest.have.total, 0, state)
       await ingest.close()
     }
+  }))
+
+test('a state file tells what peers gave; in one without that there is nothing of them', () =>
+  withDisk(async (disk, layout) => {
+    const first = await Ingest.open(disk, layout, digest, blob.length)
+    await first.write(blob.subarray(0, 1000), 0)
+    await first.write(blob.subarray(1000, 3000), 1000, { kind: 'peer', label: 'ada', wrong: () => {} })
+    await first.write(blob.subarray(3000, 4000), 3000, { kind: 'upstream', label: 'hub', wrong: () => {} })
+    await first.park()
+    await first.close()
+    assert.equal(JSON.parse((await disk.readFile(layout.partState(digest))).toString()), {
+      version: 1,
+      size: blob.length,
+      ranges: [[0, 4000]],
+      unproven: [[1000, 3000]],
+    })
+    const second = await Ingest.open(disk, layout, digest, blob.length)
+    assert.equal(second.ledger.unproven.toJSON(), [[1000, 3000]])
+    assert.equal([...second.ledger.givers], [])
+    await second.close()
+    const state = JSON.stringify({ version: 1, size: blob.length, ranges: [[0, 5000]] })
+    const old = await parked(disk, layout, blob.subarray(0, 5000), state)
+    assert.is(old.ledger.unproven.total, 0)
+    await old.close()
   }))
 
 test('a state file that lies about the bytes is found out by the digest', () =>

@@ -6,6 +6,8 @@ import type { Disk, DiskFile } from './disk.ts'
 import { DiskError } from './disk-error.ts'
 import { type Hasher, hasherOf, sharedBuffer } from './hash-thread.ts'
 import type { Layout } from './layout.ts'
+import { Ledger } from './ledger.ts'
+import type { Giver } from './source.ts'
 
 const readSize = 512 * 1024
 
@@ -20,8 +22,8 @@ export class Ingest {
   readonly digest: Digest
   /** In bytes. */
   readonly size: number
-  /** What the part file holds. Nothing of it is verified before {@link verify}. */
-  readonly have: RangeSet
+  /** What the part file holds, and from whom. Nothing of it is verified before {@link verify}. */
+  readonly ledger: Ledger
   /** Bytes that an earlier run of the daemon left, so that a wrong digest need not be the fault of who gave the rest. */
   readonly resumed: number
   readonly #disk: Disk
@@ -43,17 +45,17 @@ export class Ingest {
   #catchingUp: Promise<void> | undefined
   #failure: DiskError | undefined
 
-  private constructor(disk: Disk, layout: Layout, file: DiskFile, digest: Digest, size: number, have: RangeSet) {
+  private constructor(disk: Disk, layout: Layout, file: DiskFile, digest: Digest, size: number, ledger: Ledger) {
     this.#disk = disk
     this.#layout = layout
     this.#file = file
     this.#hasher = hasherOf(digest, size)
     this.digest = digest
     this.size = size
-    this.have = have
-    this.resumed = have.total
-    this.#noted = have.total
-    this.#hasNote = have.total > 0
+    this.ledger = ledger
+    this.resumed = this.have.total
+    this.#noted = this.resumed
+    this.#hasNote = this.resumed > 0
   }
 
   /**
@@ -62,15 +64,20 @@ export class Ingest {
    */
   static async open(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<Ingest> {
     try {
-      const have = await parkedRanges(disk, layout, digest, size)
+      const ledger = await parked(disk, layout, digest, size)
       // A note that is kept stays true: what is there only grows.
-      if (have.total === 0) for (const path of [layout.partState(digest), layout.part(digest)]) await disk.remove(path)
-      const ingest = new Ingest(disk, layout, await disk.open(layout.part(digest), 'create'), digest, size, have)
+      if (ledger.have.total === 0)
+        for (const path of [layout.partState(digest), layout.part(digest)]) await disk.remove(path)
+      const ingest = new Ingest(disk, layout, await disk.open(layout.part(digest), 'create'), digest, size, ledger)
       ingest.#catchUp()
       return ingest
     } catch (error) {
       throw DiskError.from(error)
     }
+  }
+
+  get have(): RangeSet {
+    return this.ledger.have
   }
 
   get complete(): boolean {
@@ -89,7 +96,7 @@ export class Ingest {
    * Adds bytes at a position; they may be read once it resolves. `bytes` must stay as they are until then.
    * @throws DiskError
    */
-  async write(bytes: Uint8Array, position: number): Promise<void> {
+  async write(bytes: Uint8Array, position: number, giver?: Giver): Promise<void> {
     if (this.#failure) throw this.#failure
     const working = [this.#file.write(bytes, position)]
     // Hashing here, from memory and while the disk writes, saves reading it all again.
@@ -106,7 +113,7 @@ export class Ingest {
       this.#failure = DiskError.from(error)
       throw this.#failure
     }
-    this.have.add({ start: position, end: position + bytes.length })
+    this.ledger.add({ start: position, end: position + bytes.length }, giver)
     this.#catchUp()
     this.#written += bytes.length
     if (this.#written >= syncEvery && !this.#syncing) this.#sync()
@@ -185,7 +192,8 @@ export class Ingest {
   #note(): Promise<void> {
     this.#hasNote = true
     const note = this.#noting.then(() => {
-      const state = { version: 1, size: this.size, ranges: this.have }
+      const { have, unproven } = this.ledger
+      const state = { version: 1, size: this.size, ranges: have, ...(unproven.total > 0 && { unproven }) }
       return this.#disk.replaceFile(this.#layout.partState(this.digest), JSON.stringify(state))
     })
     this.#noting = note.catch(() => {})
@@ -214,21 +222,26 @@ export class Ingest {
   }
 }
 
-async function parkedRanges(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<RangeSet> {
+/** What an earlier run left; nothing if it does not say so plainly. */
+async function parked(disk: Disk, layout: Layout, digest: Digest, size: number): Promise<Ledger> {
   try {
     const state: unknown = JSON.parse((await disk.readFile(layout.partState(digest))).toString())
     const length = (await disk.sizeOf(layout.part(digest))) ?? 0
-    if (typeof state !== 'object' || state === null || !('version' in state) || state.version !== 1)
-      return new RangeSet()
-    if (!('size' in state) || state.size !== size || !('ranges' in state) || !Array.isArray(state.ranges))
-      return new RangeSet()
-    const ranges = state.ranges.map(([start, end]): ByteRange => ({ start, end }))
-    const whole = Number.isSafeInteger
-    const sound = ranges.every(
-      ({ start, end }) => whole(start) && whole(end) && start >= 0 && start < end && end <= Math.min(size, length),
-    )
-    return new RangeSet(sound ? ranges : [])
+    if (typeof state !== 'object' || state === null || !('version' in state) || state.version !== 1) return new Ledger()
+    if (!('size' in state) || state.size !== size || !('ranges' in state)) return new Ledger()
+    const have = rangesIn(state.ranges, Math.min(size, length))
+    const unproven = rangesIn('unproven' in state ? state.unproven : [], size)
+    return have && unproven ? new Ledger(have, unproven) : new Ledger()
   } catch {
-    return new RangeSet()
+    return new Ledger()
   }
+}
+
+/** The ranges in a note; undefined if they make no sense. */
+function rangesIn(noted: unknown, most: number): RangeSet | undefined {
+  if (!Array.isArray(noted)) return undefined
+  const ranges = noted.map(([start, end]): ByteRange => ({ start, end }))
+  const whole = Number.isSafeInteger
+  const sound = ranges.every(({ start, end }) => whole(start) && whole(end) && start >= 0 && start < end && end <= most)
+  return sound ? new RangeSet(ranges) : undefined
 }

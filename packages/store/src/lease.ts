@@ -2,7 +2,7 @@ import type { ByteRange } from '@shoal/oci/byte-range'
 import type { Ingest } from './ingest.ts'
 import type { Passage } from './passage.ts'
 import type { Recent } from './recent-bytes.ts'
-import { type RangeWriter, SourceError } from './source.ts'
+import { type Giver, type RangeWriter, SourceError } from './source.ts'
 import { copyBytes, giveBack, takeBuffer } from './write-buffer.ts'
 
 /**
@@ -14,8 +14,12 @@ const fewFlights = 2
 const manyFlights = 64
 let flightsInAll = 0
 
-/** Told when bytes are in the part file, with a buffer to keep or give back, and when the lease has ended. */
-export type LeaseEvents = { progressed(recent: Recent): void; ended(lease: Lease): void }
+/** Told when bytes are in the part file, with a buffer to keep or give back, of sizes, and when the lease has ended. */
+export type LeaseEvents = {
+  progressed(recent: Recent): void
+  claimed(giver: Giver, size: number): void
+  ended(lease: Lease): void
+}
 
 /** The right to fill one range of a transfer. */
 export class Lease implements RangeWriter {
@@ -28,14 +32,16 @@ export class Lease implements RangeWriter {
   readonly #events: LeaseEvents
   /** Buffers on their way to the disk. They never reject. */
   readonly #flights = new Set<Promise<void>>()
+  #giver: Giver | undefined
   #gathering: Buffer | undefined
   #filled = 0
   #failure: Error | undefined
   #ended = false
 
-  constructor(part: Ingest | Passage, range: ByteRange, events: LeaseEvents) {
+  constructor(part: Ingest | Passage, range: ByteRange, events: LeaseEvents, giver: Giver | undefined) {
     this.#part = part
     this.#events = events
+    this.#giver = giver
     this.start = range.start
     this.position = range.start
     this.end = range.end
@@ -67,6 +73,13 @@ export class Lease implements RangeWriter {
     return this.#flights.size < most ? undefined : Promise.race(this.#flights)
   }
 
+  from(giver: Giver, size?: number): void {
+    // What is gathered came from another.
+    if (giver !== this.#giver && this.#filled > 0) this.#flush()
+    this.#giver = giver
+    if (size !== undefined) this.#events.claimed(giver, size)
+  }
+
   /** Ends the lease once all that was given is written. @throws the disk's error if some was not */
   async close(): Promise<void> {
     await this.revoke()
@@ -87,7 +100,7 @@ export class Lease implements RangeWriter {
 
   #flush(): void {
     const buffer = this.#gathering!
-    const flight = this.#fly(buffer, buffer.subarray(0, this.#filled), this.position - this.#filled)
+    const flight = this.#fly(buffer, buffer.subarray(0, this.#filled), this.position - this.#filled, this.#giver)
     this.#flights.add(flight)
     flightsInAll++
     void flight.then(() => {
@@ -98,9 +111,9 @@ export class Lease implements RangeWriter {
     this.#filled = 0
   }
 
-  async #fly(buffer: Buffer, bytes: Buffer, start: number): Promise<void> {
+  async #fly(buffer: Buffer, bytes: Buffer, start: number, giver: Giver | undefined): Promise<void> {
     try {
-      await this.#part.write(bytes, start)
+      await this.#part.write(bytes, start, giver)
       this.#events.progressed({ start, bytes, buffer })
     } catch (error) {
       this.#failure ??= error instanceof Error ? error : new Error(String(error))

@@ -1,8 +1,10 @@
 import type { ByteRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
-import { RangeSet } from '@shoal/oci/range-set'
+import type { RangeSet } from '@shoal/oci/range-set'
 import { type Hasher, hasherOf, sharedBuffer } from './hash-thread.ts'
 import type { Ingest } from './ingest.ts'
+import { Ledger } from './ledger.ts'
+import type { Giver } from './source.ts'
 
 /** How far what arrives may be ahead of the slowest reader, in bytes: a whole manifest, at least. */
 const windowSize = 8 * 1024 * 1024
@@ -20,14 +22,13 @@ export class Passage {
   readonly digest: Digest
   /** In bytes. */
   readonly size: number
-  /** What has been here. */
-  readonly have = new RangeSet()
   /** Bytes that an earlier run of the daemon left. */
   readonly resumed: number
   readonly #hasher: Hasher
   /** Has the bytes before {@link #stored}, in its part file. */
   readonly #ingest: Ingest | undefined
   #stored = 0
+  #ledger = new Ledger()
   /** What is still here, in order. */
   #pieces: { readonly start: number; readonly bytes: Buffer }[] = []
   /** The bytes of these, and whether others have been here before. */
@@ -51,7 +52,8 @@ export class Passage {
   }
 
   /**
-   * @param ingest what the disk took before: its bytes up to the first gap count, and are read from there
+   * @param ingest what the disk took before: its bytes count, and are read from there, up to the first gap, or up to the
+   *   first that nobody may read before the end, if more is to come until then than there is memory for
    * @param needed what is still to be read
    */
   static async open(
@@ -68,6 +70,20 @@ export class Passage {
       passage.#hasher.close()
       throw error
     }
+  }
+
+  /** What has been here, and from whom. */
+  get ledger(): Ledger {
+    return this.#ledger
+  }
+
+  get have(): RangeSet {
+    return this.#ledger.have
+  }
+
+  /** Whether bytes may come that nobody may read before the end: all that comes until then must stay in memory. */
+  get takesUnproven(): boolean {
+    return this.size - this.#stored <= windowSize
   }
 
   get complete(): boolean {
@@ -90,14 +106,14 @@ export class Passage {
   }
 
   /** Adds the next bytes; resolves when there is room for more. */
-  async write(bytes: Uint8Array, position: number): Promise<void> {
+  async write(bytes: Uint8Array, position: number, giver?: Giver): Promise<void> {
     if (position !== this.#end) throw new Error(`the byte at ${this.#end} comes next, not that at ${position}`)
     const piece = { start: position, bytes: sharedBuffer(bytes.length) }
     piece.bytes.set(bytes)
     this.#pieces.push(piece)
     this.#end += bytes.length
     this.#held += bytes.length
-    this.have.add({ start: position, end: this.#end })
+    this.#ledger.add({ start: position, end: this.#end }, giver)
     await this.#hasher.update(piece.bytes)
     if (this.#held > windowSize) this.trim()
     while (this.#held > windowSize) {
@@ -160,14 +176,15 @@ export class Passage {
   }
 
   async #takeOver(ingest: Ingest): Promise<void> {
-    const end = ingest.have.reach(0)
+    const reach = ingest.have.reach(0)
+    const end = this.size - reach <= windowSize ? reach : ingest.ledger.readable(0)
     const buffer = sharedBuffer(readSize)
     for (let position = 0, count: number; position < end; position += count) {
       count = await ingest.read(buffer, Math.min(readSize, end - position), position)
       if (count === 0) throw new Error(`the part file of ${this.digest} is shorter than what was written to it`)
       await this.#hasher.update(buffer.subarray(0, count))
     }
-    if (end > 0) this.have.add({ start: 0, end })
+    this.#ledger = ingest.ledger.until(end)
     this.#stored = this.#end = end
     // Without its name: the next transfer may want it while the last reader of this one is still here.
     await ingest.discard().catch(() => {})

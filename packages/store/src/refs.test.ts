@@ -217,4 +217,25 @@ test('a write that fails is told of, and made up for at the next flush', async (
   assert.is((await world.document()).manifests.length, 1)
 })
 
+test('what is found public makes public the tags of that name that were seen to be it', async () => {
+  await using world = await World.open('a')
+  const refs = await world.refs()
+  const other = parseName('docker.io', 'busybox2')
+  const secret = { ...sighting('a'), visibility: 'private' } as const
+  refs.see(name, '1', secret)
+  refs.see(other, '1', secret)
+  refs.see(name, '2', { ...sighting('b'), visibility: 'private' })
+  assert.not(refs.isPublic(name))
+  refs.published(name, digest('a'))
+  assert.is(refs.seen(name, '1')?.visibility, 'public')
+  assert.is(refs.held(name, '1')?.visibility, 'public')
+  assert.is(refs.seen(name, '2')?.visibility, 'private')
+  assert.is(refs.seen(other, '1')?.visibility, 'private')
+  assert.equal([refs.isPublic(name), refs.isPublic(other)], [true, false])
+  await refs.flush()
+  const reopened = await world.refs()
+  assert.is(reopened.held(name, '1')?.visibility, 'public')
+  assert.equal([reopened.isPublic(name), reopened.isPublic(other)], [true, false])
+})
+
 test.run()

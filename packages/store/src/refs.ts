@@ -1,7 +1,7 @@
 import type { Digest } from '@shoal/oci/digest'
 import { isDigest } from '@shoal/oci/digest'
 import type { Descriptor } from '@shoal/oci/manifest'
-import type { Name } from '@shoal/oci/name'
+import { formatName, type Name } from '@shoal/oci/name'
 import { formatReference, parseReference } from '@shoal/oci/reference'
 import type { Disk } from './disk.ts'
 import type { Visibility } from './index.ts'
@@ -114,6 +114,22 @@ export class Refs {
       }
   }
 
+  /** Tells that a manifest is public under a name: so are the tags of that name that were seen to be it. */
+  published(name: Name, digest: Digest): void {
+    for (const [key, sighting] of this.#seen)
+      if (sighting.visibility === 'private' && sighting.descriptor.digest === digest && isTagOf(key, name))
+        this.#seen.set(key, { ...sighting, visibility: 'public' })
+    for (const [key, sighting] of this.#held)
+      if (sighting.visibility === 'private' && sighting.descriptor.digest === digest && isTagOf(key, name))
+        this.#hold(key, { ...sighting, visibility: 'public' })
+  }
+
+  /** Whether a tag of a repository is known to be public. */
+  isPublic(name: Name): boolean {
+    for (const [key, { visibility }] of this.#seen) if (visibility === 'public' && isTagOf(key, name)) return true
+    return false
+  }
+
   /** Forgets a tag. Its content stays. */
   remove(name: Name, tag: string): void {
     const key = formatReference({ name, tag })
@@ -141,7 +157,12 @@ export class Refs {
 
   #hold(key: string, sighting: Sighting): void {
     const before = this.#held.get(key)
-    if (before && before.descriptor.digest === sighting.descriptor.digest && before.at === sighting.at) return
+    if (
+      before?.descriptor.digest === sighting.descriptor.digest &&
+      before.at === sighting.at &&
+      before.visibility === sighting.visibility
+    )
+      return
     this.#held.set(key, sighting)
     this.#change()
   }
@@ -198,6 +219,12 @@ export class Refs {
     }
     return `${JSON.stringify(index, null, 1)}\n`
   }
+}
+
+/** Whether a reference with a tag, as {@link formatReference} writes it, is one of a repository. */
+function isTagOf(reference: string, name: Name): boolean {
+  const repository = formatName(name)
+  return reference.startsWith(repository) && reference[repository.length] === ':'
 }
 
 /** The tag that an entry of `index.json` stands for, if it is one that Shoal wrote. */

@@ -4,7 +4,7 @@ import { digestOf } from '@shoal/oci/digest'
 import { parseName } from '@shoal/oci/name'
 import type { Test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { type Offer, type RangeWriter, type Source, SourceError, type Want } from './source.ts'
+import { type Giver, type Offer, type RangeWriter, type Source, SourceError, type Want } from './source.ts'
 
 /** A source under test that has some blobs. */
 export type Subject = AsyncDisposable & {
@@ -19,6 +19,8 @@ const name = parseName('docker.io', 'library/busybox')
 /** Keeps what it is given, and how. */
 export class CollectingWriter implements RangeWriter {
   readonly pieces: Buffer[] = []
+  /** Who was named, in turn. */
+  readonly givers: Giver[] = []
   room: number
   readonly #pace: () => Promise<void> | undefined
 
@@ -37,6 +39,10 @@ export class CollectingWriter implements RangeWriter {
     this.pieces.push(taken)
     this.room -= taken.length
     return this.#pace()
+  }
+
+  from(giver: Giver): void {
+    this.givers.push(giver)
   }
 }
 
@@ -57,6 +63,7 @@ export function sourceConformance(test: Test, open: (blobs: readonly Buffer[]) =
     const offer = await found(subject.source, want)
     assert.is(offer.size, blob.length)
     assert.is.not(offer.origin.host, '')
+    assert.is(offer.origin.kind, subject.source.kind ?? 'upstream')
     assert.ok(offer.ranges().covers(whole))
     offer.onGrow(() => {})[Symbol.dispose]()
     offer.close()

@@ -13,6 +13,8 @@ export type Want = {
   readonly size?: number
   /** The first byte that is missing: an offer may begin there at once. @default 0 */
   readonly at?: number
+  /** Peers who are not to be asked: what they took part in giving was wrong. @default none */
+  readonly without?: ReadonlySet<Giver>
 }
 
 /** Who gave content. */
@@ -21,6 +23,16 @@ export type Origin = {
   /** An endpoint's host, or a peer's name. */
   readonly host: string
   readonly visibility: Visibility
+}
+
+/** One who gives bytes: an endpoint, or a single peer. The same one is the same object, as long as the process lives. */
+export interface Giver {
+  /** What peers give is not to be read before the whole blob is verified. */
+  readonly kind: Origin['kind']
+  /** For logs and errors. */
+  readonly label: string
+  /** Told once it is certain that bytes it gave, or a size it told, are not those of a digest; maybe more than once. */
+  wrong(reason: string): void
 }
 
 /** Takes the bytes of one leased range, in order. */
@@ -33,11 +45,19 @@ export interface RangeWriter {
    * @throws SourceError `revoked` if the lease has ended; the disk's error if the bytes could not be written
    */
   write(bytes: Uint8Array): Promise<void> | undefined
+  /**
+   * Tells who gives what is written from here on, until it is told anew.
+   * @param size of the whole blob, in bytes, as that giver says; who differs there need not give any bytes
+   * @default {@link Offer.giver}, or the source itself
+   */
+  from(giver: Giver, size?: number): void
 }
 
 /** Somebody who can give a blob, or parts of it. */
 export interface Offer {
   readonly origin: Origin
+  /** Who says so, and gives what nobody else is named for ({@link RangeWriter.from}). @default the source itself */
+  readonly giver?: Giver
   /** In bytes; undefined if it will not be known before the end. */
   readonly size?: number
   /** The `Content-Type` of a manifest. */
@@ -59,6 +79,8 @@ export interface Offer {
 export interface Source {
   /** For logs and errors: an endpoint's host. */
   readonly label: string
+  /** Of all that it offers. @default `upstream` */
+  readonly kind?: Origin['kind']
   /**
    * @returns an offer; null if the source says that it does not have the content
    * @throws SourceError if it could not say

@@ -12,6 +12,7 @@ import type { Reader } from './reader.ts'
 import { Refs } from './refs.ts'
 import { Transfer } from './transfer.ts'
 import { Visibilities } from './visibility.ts'
+import { WrongParts } from './wrong-parts.ts'
 
 /** Manifests that are kept in memory, in bytes. */
 const manifestMemory = 32 * 1024 * 1024
@@ -71,6 +72,8 @@ export class Store {
   /** Files that are being moved to quarantine. */
   readonly #moving = new Map<Digest, Promise<boolean>>()
   readonly #manifests = new Map<Digest, HeldManifest>()
+  readonly #wrongParts = new WrongParts()
+  readonly #listeners = new Set<{ changed(digest: Digest, change: 'stored' | 'dropped'): void }>()
   readonly #onWarning: (message: string) => void
   #manifestBytes = 0
   #bytes = 0
@@ -133,6 +136,11 @@ export class Store {
   /** The size in bytes that a blob has or will have, if a manifest here tells it. */
   expectedSizeOf(digest: Digest): number | undefined {
     return this.sizeOf(digest) ?? this.index.sizeOf(digest)
+  }
+
+  /** The digests of what is held, in no order; also if that changes meanwhile. */
+  digests(): Iterable<Digest> {
+    return this.#blobs.keys()
   }
 
   /** Every blob that is held now, and what is known of it. */
@@ -233,8 +241,10 @@ export class Store {
       const bytes = await readAll(blob)
       const held = { bytes, manifest: parseManifest(bytes, record.mediaType) }
       // It may have come as a blob, for all that was known then.
-      if (record.mediaType === undefined)
+      if (record.mediaType === undefined) {
         this.#blobs.set(digest, await this.index.addBlob(digest, record.size, held.manifest))
+        this.#learned(digest, held.manifest)
+      }
       this.#remember(digest, held)
       return held
     } catch (error) {
@@ -243,6 +253,14 @@ export class Store {
     } finally {
       blob.close()
     }
+  }
+
+  /** Calls `changed` when a blob has been stored, or is held no longer. */
+  onChange(changed: (digest: Digest, change: 'stored' | 'dropped') => void): Disposable {
+    // One that is given twice is called twice, and each can be disposed of by itself.
+    const listener = { changed }
+    this.#listeners.add(listener)
+    return { [Symbol.dispose]: () => void this.#listeners.delete(listener) }
   }
 
   /** The transfer of a blob that is under way. */
@@ -259,19 +277,22 @@ export class Store {
   }
 
   /**
-   * Checks a complete transfer; if its digest matches, the blob is held from here on. Of what only passes through, a
-   * manifest is remembered for a while.
+   * Checks a complete transfer; if its digest matches, the blob is held from here on, and whoever gave other bytes before
+   * is told soon. Of what only passes through, a manifest is remembered for a while.
    * @param contentType what the registry called it, if it is a manifest
    */
   async verify(transfer: Transfer, contentType?: string): Promise<{ matches: boolean; resumed: boolean }> {
     const { digest, size } = transfer
-    return transfer.verify(
+    const verdict = await transfer.verify(
       () => this.#add(digest, size!, contentType),
       bytes => {
         const manifest = bytes && contentType !== undefined ? manifestIn(bytes, contentType) : undefined
         if (bytes && manifest) this.#remember(digest, { bytes, manifest })
       },
     )
+    if (verdict.matches)
+      for (const part of transfer.takeWrongParts()) this.#wrongParts.compare(part, () => this.open(digest))
+    return verdict
   }
 
   /** What is arriving now. */
@@ -286,7 +307,9 @@ export class Store {
 
   /** Writes what is still to be written. Transfers must have been parked. */
   async close(): Promise<void> {
+    await this.#wrongParts.close()
     await this.refs.flush()
+    await this.visibilities.settled()
     await this.index.close()
   }
 
@@ -303,6 +326,19 @@ export class Store {
     if (!this.#blobs.has(digest)) this.#bytes += size
     this.#blobs.set(digest, await this.#record(digest, size, manifest))
     this.refs.stored(digest)
+    if (manifest) this.#learned(digest, manifest)
+    this.#tell(digest, 'stored')
+  }
+
+  #tell(digest: Digest, change: 'stored' | 'dropped'): void {
+    for (const listener of this.#listeners) listener.changed(digest, change)
+  }
+
+  /** Has what a manifest points to share its lot. Nobody waits for it: until then it counts as private. */
+  #learned(digest: Digest, manifest: Manifest): void {
+    this.visibilities.learned(digest, manifest).catch(error => {
+      this.#onWarning(`${digest} is not shared: ${error instanceof Error ? error.message : String(error)}`)
+    })
   }
 
   async #record(digest: Digest, size: number, manifest: Manifest | undefined): Promise<BlobRecord> {
@@ -345,6 +381,7 @@ export class Store {
       if (problem !== 'missing') opened.fail(loss)
     }
     this.refs.dropped(digest)
+    this.#tell(digest, 'dropped')
     await this.index.removeBlob(digest)
     return loss
   }
@@ -359,6 +396,7 @@ export class Store {
     if (record.mediaType === manifest.mediaType && isDeepStrictEqual(this.index.manifest(digest), manifest)) return
     this.#onWarning(`the index had something else of ${digest} than what it says; it has been put right`)
     this.#blobs.set(digest, await this.index.addBlob(digest, record.size, manifest))
+    this.#learned(digest, manifest)
   }
 
   #remember(digest: Digest, held: HeldManifest): void {

@@ -9,7 +9,7 @@ import { WatchedDisk } from '../../../test/watched-disk.ts'
 import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
 import type { Lease } from './lease.ts'
-import { SourceError } from './source.ts'
+import { type Giver, SourceError } from './source.ts'
 import { Transfer } from './transfer.ts'
 
 const blob = randomBytes(1_500_000)
@@ -201,6 +201,83 @@ test('who comes while wrong bytes are thrown away gets none of them', async () =
   await fill(transfer.lease(whole))
   assert.ok((await world.verify()).matches)
   assert.ok((await await late.promise).equals(blob))
+})
+
+class TestGiver implements Giver {
+  readonly kind: Giver['kind']
+  readonly label: string
+  readonly told: string[] = []
+
+  constructor(kind: Giver['kind'], label: string) {
+    this.kind = kind
+    this.label = label
+  }
+
+  wrong(reason: string): void {
+    this.told.push(reason)
+  }
+}
+
+test('a reader is let up to the first byte that a peer gave, until all is verified', async () => {
+  await using world = await World.begun()
+  const { transfer } = world
+  const [hub, ada] = [new TestGiver('upstream', 'hub'), new TestGiver('peer', 'ada')]
+  await fill(transfer.lease({ start: 0, end: 400_000 }, hub))
+  const lease = transfer.lease({ start: 400_000, end: 900_000 }, hub)
+  await lease.write(blob.subarray(400_000, 500_000))
+  lease.from(ada)
+  await lease.write(blob.subarray(500_000, 600_000))
+  lease.from(hub)
+  await fill(lease)
+  await fill(transfer.lease({ start: 900_000, end: blob.length }, hub))
+  const reader = transfer.read(whole)
+  let received = 0
+  const reading = (async () => {
+    const buffer = Buffer.alloc(70_000)
+    for (let count: number; (count = await reader.read(buffer)) > 0; received += count)
+      assert.is(buffer.compare(blob, received, received + count, 0, count), 0)
+    reader.close()
+  })()
+  const behind = transfer.read({ start: 650_000, end: blob.length })
+  assert.is(await behind.read(Buffer.alloc(10)), 10)
+  behind.close()
+  while (received < 500_000) await quiet()
+  assert.ok(await isPending(reading))
+  assert.is(received, 500_000)
+  assert.ok((await world.verify()).matches)
+  await reading
+  assert.is(received, blob.length)
+})
+
+test('who gave all of a wrong blob is told; what several gave is kept, without a name, to be compared', async () => {
+  await using world = await World.begun()
+  const { transfer, disk, layout } = world
+  const [ada, eve] = [new TestGiver('peer', 'ada'), new TestGiver('peer', 'eve')]
+  const zeros = Buffer.alloc(blob.length)
+  await fill(transfer.lease(whole, eve), 100_000, zeros)
+  assert.not((await world.verify()).matches)
+  assert.equal([eve.told.length, transfer.takeWrongParts().length], [1, 0])
+  await fill(transfer.lease({ start: 0, end: 700_000 }, ada))
+  await fill(transfer.lease({ start: 700_000, end: blob.length }, eve), 100_000, zeros)
+  assert.equal(transfer.givers, [ada, eve])
+  assert.not((await world.verify()).matches)
+  assert.equal([ada.told.length, eve.told.length], [0, 1])
+  await fill(transfer.lease(whole, ada))
+  assert.ok((await world.verify()).matches)
+  const [part, ...others] = transfer.takeWrongParts()
+  assert.equal(others, [])
+  assert.equal(
+    [...part!.ledger.givers].map(([giver, ranges]) => [giver, ranges.toJSON()]),
+    [
+      [ada, [[0, 700_000]]],
+      [eve, [[700_000, blob.length]]],
+    ],
+  )
+  assert.equal(await disk.list(layout.ingestFolder), [])
+  const kept = Buffer.alloc(10)
+  assert.is(await part!.read(kept, 10, 699_995), 10)
+  assert.ok(kept.equals(Buffer.concat([blob.subarray(699_995, 700_000), Buffer.alloc(5)])))
+  await part!.close()
 })
 
 test('a size that only one told is given up as long as nobody fills it', async () => {

@@ -7,7 +7,7 @@ import { Lease, type LeaseEvents } from './lease.ts'
 import { Passage } from './passage.ts'
 import type { Reader } from './reader.ts'
 import { RecentBytes } from './recent-bytes.ts'
-import { type Origin, SourceError } from './source.ts'
+import { type Giver, type Origin, SourceError } from './source.ts'
 import { TransferReader } from './transfer-reader.ts'
 import { giveBack } from './write-buffer.ts'
 
@@ -16,6 +16,12 @@ import { giveBack } from './write-buffer.ts'
  * that nothing wrong is ever sent as complete.
  */
 const holdBack = 64 * 1024
+
+/**
+ * Parts of one transfer that turned out wrong, and are kept until it is known whose bytes were: each takes up as much room
+ * as the blob.
+ */
+const mostWrongParts = 3
 
 /** Neither stored nor an error: it was verified, and has passed through. */
 export type Settled = { readonly stored: boolean; readonly error?: Error }
@@ -54,6 +60,10 @@ export class Transfer {
   #suspect = false
   #waiting: (() => void)[] = []
   readonly #recent = new RecentBytes()
+  /** Without a name, but open: what did not match, given by several. */
+  #wrongParts: Ingest[] = []
+  /** What peers say that the size is, in bytes. */
+  readonly #claims: { readonly giver: Giver; readonly size: number }[] = []
 
   /** @param open makes or finds the part file, once the size is known */
   constructor(digest: Digest, open: (size: number) => Promise<Ingest>) {
@@ -96,6 +106,16 @@ export class Transfer {
   /** Whether what arrives is to be stored, as far as is known now. */
   get stores(): boolean {
     return !(this.#part instanceof Passage)
+  }
+
+  /** Whether peers may give it bytes: those must be kept until all is verified. */
+  get takesUnproven(): boolean {
+    return this.#part instanceof Passage ? this.#part.takesUnproven : true
+  }
+
+  /** Who gave bytes to what is there, in the order in which they began to. */
+  get givers(): readonly Giver[] {
+    return [...(this.#part?.ledger.givers.keys() ?? [])]
   }
 
   /** Whether nobody wants the blob. */
@@ -172,10 +192,18 @@ export class Transfer {
     for (const reader of this.#readers)
       if (reader.started && reader.position > passage.have.total)
         reader.fail(new SourceError('broken', `what has arrived of ${this.digest} is lost`))
+    // It will not be stored, so that there is nothing to compare those with.
+    for (const wrong of this.takeWrongParts()) wrong.close().catch(() => {})
     // Only now: while it was being opened, others may have begun to fill the part file.
     for (const lease of [...this.#leases]) await lease.revoke()
     this.#recent.clear()
     this.#wake()
+  }
+
+  /** Notes what size a giver says that the blob has, in bytes. It is told if that turns out wrong. */
+  claim(giver: Giver, size: number): void {
+    if (giver.kind !== 'peer' || this.#claims.some(claim => claim.giver === giver && claim.size === size)) return
+    this.#claims.push({ giver, size })
   }
 
   /** Tells that somebody gives the blob: from here on it can be answered for. */
@@ -217,8 +245,9 @@ export class Transfer {
   /**
    * Leases a missing range to be filled, at most up to the next bytes that are there or that another lease has had.
    * A lease that is still to come to the range gives it up.
+   * @param giver who gives it, unless the lease is told of another
    */
-  lease(range: ByteRange): Lease {
+  lease(range: ByteRange, giver?: Giver): Lease {
     const part = this.#part
     if (!part || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
     const gap = part.have.gaps(range)[0]
@@ -233,7 +262,7 @@ export class Transfer {
         other.end = Math.max(range.start, other.position)
       }
     }
-    const lease = new Lease(part, { start: range.start, end }, this.#leaseEvents)
+    const lease = new Lease(part, { start: range.start, end }, this.#leaseEvents, giver)
     this.#leases.add(lease)
     return lease
   }
@@ -272,7 +301,8 @@ export class Transfer {
 
   /**
    * Checks the digest of a complete transfer. If it matches, the blob is stored and the transfer settles. If not, all
-   * is thrown away and the transfer begins anew: readers that have had bytes fail, the others wait on.
+   * is thrown away and the transfer begins anew: readers that have had bytes fail, the others wait on. Who gave all of it
+   * is told; of several, {@link takeWrongParts} lets find out later who was wrong.
    * @param onStored records the blob, after its file has its name and before readers get the last bytes
    * @param onPassed is told instead if it was not to be stored; with all of it if it is small
    * @returns what happened; `resumed` is whether some of the wrong bytes came from an earlier run
@@ -290,23 +320,38 @@ export class Transfer {
         await onStored()
       } else onPassed(await part.bytes())
       this.#end('verified', { stored: part instanceof Ingest })
+      for (const { giver, size } of this.#claims)
+        if (size !== part.size) giver.wrong(`said that ${part.digest} has ${size} bytes, and it has ${part.size}`)
       return { matches: true, resumed: false }
     }
     this.#suspect = true
     const error = new SourceError('broken', `what arrived for ${this.digest} does not have that digest`)
     for (const reader of this.#readers) if (reader.started) reader.fail(error)
-    const { size } = part
+    const { size, digest } = part
+    const givers = this.givers
+    const alone = givers.length === 1 && part.resumed === 0
+    if (alone) givers[0]!.wrong(`gave other bytes than those of ${digest}`)
     // Who gave wrong bytes has not shown to have the blob.
     this.#unoffer()
     // Until there is a new part file, who comes to read must find nothing.
     this.#part = undefined
     this.#recent.clear()
     // That the bytes were wrong must be told even if there can be no part file now.
-    this.#part = await discard(part)
+    this.#part = await (alone || givers.length === 0 ? discard(part) : this.#setAside(part))
       .then(() => this.#open(size))
       .catch(() => Passage.open(this.digest, size, undefined, this.#needed))
     this.#wake()
     return { matches: false, resumed: part.resumed > 0 }
+  }
+
+  /**
+   * Parts that did not match and were given by several: once the blob is held, they can be compared with it. They must be
+   * closed by who takes them.
+   */
+  takeWrongParts(): readonly Ingest[] {
+    const parts = this.#wrongParts
+    this.#wrongParts = []
+    return parts
   }
 
   /** Takes no more bytes, and no more readers should come: it will be parked. */
@@ -323,6 +368,7 @@ export class Transfer {
       // After wrong bytes there may be more of them: the next transfer should not begin with those.
       await (this.#suspect ? this.#part?.discard() : this.#part?.park())
     } finally {
+      for (const wrong of this.takeWrongParts()) wrong.close().catch(() => {})
       this.#failure = error
       this.#sized.reject(error)
       for (const reader of this.#readers) reader.fail(error)
@@ -332,14 +378,29 @@ export class Transfer {
 
   readonly #leaseEvents: LeaseEvents = {
     progressed: recent => {
-      if (this.#state !== 'open' || this.#readers.size === 0 || !this.stores) giveBack(recent.buffer)
+      const { start, buffer } = recent
+      const wanted = this.#state === 'open' && this.#readers.size > 0 && this.stores
+      if (!wanted || this.#part?.ledger.readable(start) === start) giveBack(buffer)
       else this.#recent.keep(recent)
       this.#wake()
     },
+    claimed: (giver, size) => this.claim(giver, size),
     ended: lease => {
       this.#leases.delete(lease)
       this.#wake()
     },
+  }
+
+  /** Takes a wrong part's name away, and keeps its file open. @throws DiskError */
+  async #setAside(part: Ingest | Passage): Promise<void> {
+    if (part instanceof Passage || this.#wrongParts.length === mostWrongParts) return discard(part)
+    try {
+      await part.discard()
+    } catch (error) {
+      await part.close()
+      throw DiskError.from(error)
+    }
+    this.#wrongParts.push(part)
   }
 
   #trim(): void {
@@ -358,7 +419,7 @@ export class Transfer {
     if (!this.#part) return position
     // Who has had nothing yet need not be broken off if it goes wrong once more.
     if (this.#suspect && this.stores && this.#state !== 'verified') return position
-    const reach = Math.min(this.#part.have.reach(position), end)
+    const reach = Math.min(this.#part.ledger.readable(position), end)
     return this.#state === 'verified' ? end : Math.min(reach, end - holdBack)
   }
 

@@ -144,7 +144,7 @@ export class Verification {
 /** The repositories that content is known to be of: it was had from there, or else one of their tags leads to it. */
 async function ownersOf(index: Index, tags: readonly Tag[], digest: Digest): Promise<Iterable<Name>> {
   const known = await index.ownersOf(digest)
-  if (known.length > 0) return known
+  if (known.length > 0) return known.map(({ name }) => name)
   const owners = new Map<string, Name>()
   for (const { name, sighting } of tags) {
     if (leadsTo(index, sighting.descriptor.digest, digest, new Set())) owners.set(formatName(name), name)
