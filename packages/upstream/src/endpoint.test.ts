@@ -498,4 +498,101 @@ test('a registry answers its ping with 200 or 401', async () => {
   await fails(world.endpoint.ping(never), 'broken')
 })
 
+/** A registry that has one manifest, gives tokens to everybody, and takes those of users for what is private. */
+function guardedIf(isPrivate: () => boolean): RequestListener {
+  return (request, response) => {
+    const user = request.headers.authorization?.startsWith('Basic ') ? 'user' : 'nobody'
+    if (request.url?.startsWith('/token')) return void response.end(JSON.stringify({ token: `token-of-${user}` }))
+    const { authorization = '' } = request.headers
+    if (authorization === '' || (isPrivate() && authorization !== 'Bearer token-of-user'))
+      return void response
+        .writeHead(401, { 'www-authenticate': `Bearer realm="http://${request.headers.host}/token",service="s"` })
+        .end()
+    const remaining = authorization.endsWith('user') ? 199 : 42
+    response.writeHead(200, {
+      'content-type': mediaTypes.ociManifest,
+      'content-length': manifest.length,
+      'docker-content-digest': wantManifest.digest,
+      'ratelimit-limit': `${remaining + 1};w=21600`,
+      'ratelimit-remaining': `${remaining};w=21600`,
+    })
+    response.end(request.method === 'HEAD' ? undefined : manifest)
+  }
+}
+
+const credentials = { username: 'alice', password: 'secret' }
+
+test('whether everybody may have a manifest is asked without credentials, and by HEAD', async () => {
+  let isPrivate = false
+  await using world = await World.open(
+    guardedIf(() => isPrivate),
+    credentials,
+  )
+  const { endpoint, server } = world
+  assert.ok(endpoint.credentialed)
+  assert.is((await endpoint.head(name, 'latest', never))?.visibility, 'private')
+  const before = server.requests.length
+  assert.ok(await endpoint.isPublic(name, wantManifest.digest, never))
+  isPrivate = true
+  assert.not(await endpoint.isPublic(name, wantManifest.digest, never))
+  for (const { url, method, headers } of server.requests.slice(before)) {
+    assert.not([`Basic ${btoa('alice:secret')}`, 'Bearer token-of-user'].includes(headers.authorization ?? ''))
+    assert.not(url?.includes('alice'))
+    if (!url?.startsWith('/token')) assert.is(method, 'HEAD')
+  }
+  // The limit of the nameless is another one than that of who has credentials.
+  assert.is(endpoint.state.rateLimit?.remaining, 199)
+  assert.is((await endpoint.head(name, 'latest', never))?.descriptor.digest, wantManifest.digest)
+})
+
+test('an endpoint without credentials gives to everybody what it gives', async () => {
+  await using world = await World.open(guardedIf(() => false))
+  assert.not(world.endpoint.credentialed)
+  assert.is((await world.endpoint.head(name, 'latest', never))?.visibility, 'public')
+})
+
+test('whether something is public is no, or not known; either way that tells nothing of the endpoint', async () => {
+  let answer: { status: number; headers: Record<string, string> } = { status: 404, headers: {} }
+  await using world = await World.open((request, response) => {
+    if (request.headers.authorization) serve(blob, request, response)
+    else response.writeHead(answer.status, answer.headers).end()
+  }, credentials)
+  const { endpoint } = world
+  for (const status of [401, 403, 404]) {
+    answer = { status, headers: {} }
+    assert.not(await endpoint.isPublic(name, wantManifest.digest, never), String(status))
+  }
+  const other = digestOf(Buffer.from('other'))
+  const page = { 'content-type': 'text/html', 'content-length': '20' }
+  const another = { 'content-type': mediaTypes.ociManifest, 'content-length': '20', 'docker-content-digest': other }
+  for (const [status, headers, code] of [
+    [429, { 'retry-after': '600' }, 'limited'],
+    [500, {}, 'failing'],
+    [503, {}, 'failing'],
+    [418, {}, 'broken'],
+    [200, page, 'broken'],
+    [200, another, 'broken'],
+  ] as const)
+    for (let times = 0; times < 4; times++) {
+      answer = { status, headers }
+      await fails(endpoint.isPublic(name, wantManifest.digest, never), code)
+    }
+  await world.server[Symbol.asyncDispose]()
+  for (let times = 0; times < 4; times++)
+    await fails(endpoint.isPublic(name, wantManifest.digest, never), 'unreachable')
+  assert.equal([endpoint.state.state, endpoint.silent, endpoint.state.errors], ['closed', false, 0])
+})
+
+test('an endpoint that is given a rest is not asked whether something is public', async () => {
+  await using world = await World.open((_request, response) => void response.writeHead(500).end(), credentials)
+  for (let times = 0; times < 3; times++) await fails(world.endpoint.head(name, 'latest', never), 'failing')
+  const before = world.asked.length
+  await fails(world.endpoint.isPublic(name, wantManifest.digest, never), 'skipped')
+  // Nor does it take the turn of the one that may try.
+  world.time += 600_000
+  await fails(world.endpoint.isPublic(name, wantManifest.digest, never), 'skipped')
+  assert.is(world.asked.length, before)
+  await fails(world.endpoint.head(name, 'latest', never), 'failing')
+})
+
 test.run()

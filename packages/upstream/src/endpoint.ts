@@ -55,6 +55,8 @@ type Ask = {
   readonly counted?: boolean
   /** Whether the answer may be long: a GET of a blob. */
   readonly bulk?: boolean
+  /** Whether no credentials may be used, and the answer is not to count for anything else. */
+  readonly anonymous?: boolean
   readonly signal: AbortSignal
 }
 
@@ -65,6 +67,8 @@ export class Endpoint implements Source {
   readonly #circuits: { readonly questions: Breaker; readonly blobs: Breaker }
   readonly #options: EndpointOptions
   readonly #tokens: Tokens
+  /** Got without credentials, though there are some. */
+  readonly #anonymousTokens: Tokens
   #rateLimit: RateLimit | undefined
   #limitedUntil = 0
   #requests = 0
@@ -75,6 +79,7 @@ export class Endpoint implements Source {
   constructor(options: EndpointOptions) {
     this.#options = options
     this.#tokens = new Tokens(options.url, options)
+    this.#anonymousTokens = new Tokens(options.url, { ...options, credentials: undefined })
     const breaker = () => new Breaker(options.now, options.random)
     this.#circuits = { questions: breaker(), blobs: breaker() }
     this.url = options.url
@@ -109,6 +114,11 @@ export class Endpoint implements Source {
     return this.#silent
   }
 
+  /** Whether it is asked with credentials. */
+  get credentialed(): boolean {
+    return this.#options.credentials !== undefined
+  }
+
   /** Whether it answers as a registry does. @throws SourceError */
   async ping(signal: AbortSignal): Promise<void> {
     const { transport, url, userAgent } = this.#options
@@ -129,6 +139,34 @@ export class Endpoint implements Source {
     const response = await this.#ask({ method: 'HEAD', path, name, headers: { accept: acceptManifests }, signal })
     if (!response) return null
     response.discard()
+    return { descriptor: this.#describe(reference, response), visibility: this.#visibility }
+  }
+
+  /**
+   * Whether everybody may have a manifest: asks for it by HEAD, which Docker Hub does not count, and without
+   * credentials. Nobody waits for the answer, so that how it goes tells nothing of how the endpoint does; nor is the
+   * rate limit of the nameless the one that holds for who has credentials.
+   * @throws SourceError if it could not say
+   */
+  async isPublic(name: Name, digest: Digest, signal: AbortSignal): Promise<boolean> {
+    if (this.#circuits.questions.state !== 'closed')
+      throw new SourceError('skipped', `${this.label} failed lately, and is given a rest`)
+    const path = `/v2/${name.repository}/manifests/${digest}`
+    const ask: Ask = { method: 'HEAD', path, name, headers: { accept: acceptManifests }, anonymous: true, signal }
+    try {
+      const response = this.#judge(ask, await this.#authorized(ask))
+      if (!response) return false
+      response.discard()
+      this.#describe(digest, response)
+      return true
+    } catch (error) {
+      if (error instanceof SourceError && error.code === 'denied') return false
+      throw error
+    }
+  }
+
+  /** What the answer to a HEAD of a manifest says of it. @throws SourceError `broken` */
+  #describe(reference: string, response: Response): Descriptor {
     const mediaType = essence(response.header('content-type') ?? '')
     const asked = isDigest(reference) ? reference : undefined
     const digest = response.header('docker-content-digest') ?? asked ?? ''
@@ -137,7 +175,7 @@ export class Endpoint implements Source {
     if (!isDigest(digest) || (asked !== undefined && digest !== asked))
       throw this.#broken('a HEAD of a manifest without its digest')
     if (size === undefined || size > manifestLimit) throw this.#broken('a HEAD of a manifest without its length')
-    return { descriptor: { mediaType, digest, size }, visibility: this.#visibility }
+    return { mediaType, digest, size }
   }
 
   /** A blob's size in bytes, by HEAD; null if there is no such blob. @throws SourceError */
@@ -216,7 +254,7 @@ export class Endpoint implements Source {
   }
 
   get #visibility(): Visibility {
-    return this.#options.credentials ? 'private' : 'public'
+    return this.credentialed ? 'private' : 'public'
   }
 
   /** One question, and what its answer means; null for 404. */
@@ -306,29 +344,30 @@ export class Endpoint implements Source {
 
   async #authorized(ask: Ask): Promise<Response> {
     const scope = `repository:${ask.name.repository}:pull`
+    const tokens = ask.anonymous ? this.#anonymousTokens : this.#tokens
     for (let tries = 0; ; tries++) {
-      const authorization = await this.#tokens.authorization(scope, ask.signal)
+      const authorization = await tokens.authorization(scope, ask.signal)
       const { response, redirected } = await this.#redirected(ask, authorization)
       // What another host says is neither this one's limit nor its challenge.
       if (redirected) return response
       const rateLimit = parseRateLimit(response.headers, this.#options.now())
-      if (rateLimit) this.#rateLimit = rateLimit
+      if (rateLimit && !ask.anonymous) this.#rateLimit = rateLimit
       if (response.status !== 401 || tries > 0) return response
       const challenge = parseChallenge(response.header('www-authenticate'))
-      if (!this.#tokens.refused(challenge, scope, authorization)) return response
+      if (!tokens.refused(challenge, scope, authorization)) return response
       response.discard()
     }
   }
 
   async #redirected(ask: Ask, authorization: string | undefined): Promise<{ response: Response; redirected: boolean }> {
     const { transport, userAgent } = this.#options
-    const { method, signal, bulk = false } = ask
+    const { method, signal, bulk = false, anonymous = false } = ask
     let url = new URL(ask.path, this.url)
     const plain = { ...ask.headers, 'user-agent': userAgent, 'accept-encoding': 'identity' }
     let headers: Record<string, string> = authorization === undefined ? plain : { ...plain, authorization }
     for (let hops = 0; hops <= mostRedirects; hops++) {
       const request = transport.request({ method, url, headers, signal, bulk })
-      const response = await (hops === 0 ? this.#counted(method, request) : request.catch(astray))
+      const response = await (hops === 0 ? this.#counted(method, request, anonymous) : request.catch(astray))
       if (!isRedirect(response.status)) return { response, redirected: hops > 0 }
       response.discard()
       url = redirectTarget(url, response.header('location'))
@@ -339,7 +378,7 @@ export class Endpoint implements Source {
   }
 
   /** Counts a request to this endpoint itself. */
-  async #counted(method: string, request: Promise<Response>): Promise<Response> {
+  async #counted(method: string, request: Promise<Response>, anonymous: boolean): Promise<Response> {
     const { onRequest } = this.#options
     this.#requests++
     try {
@@ -351,7 +390,7 @@ export class Endpoint implements Source {
     } catch (error) {
       if (error instanceof SourceError) {
         onRequest({ method, code: error.code })
-        if (error.code === 'unreachable' || error.code === 'timeout') this.#silent = true
+        if (!anonymous && (error.code === 'unreachable' || error.code === 'timeout')) this.#silent = true
       }
       throw error
     }
