@@ -17,15 +17,28 @@ test('whatever was the matter upstream, a client is told 404, and why', () => {
   assert.match(error.message, 'mirror.gcr.io does not have it; hub denies access')
 })
 
-test('a request is for Docker Hub unless it says otherwise, and then it is for nobody here', () => {
+test('a request is for Docker Hub unless it names another registry that the settings have', () => {
+  const mirrors = (registry: string) => ['docker.io', 'registry.office:5000', '[::1]:5000'].includes(registry)
   for (const ns of [null, '', 'docker.io', 'index.docker.io', 'registry-1.docker.io', 'DOCKER.IO'])
-    assert.is(registryOf(ns), 'docker.io', String(ns))
-  for (const ns of ['quay.io', 'docker.io.evil.example', 'docker.io/x', '..', '169.254.169.254', 'x'.repeat(5000)])
+    assert.is(registryOf(ns, mirrors), 'docker.io', String(ns))
+  assert.is(registryOf('Registry.office:5000', mirrors), 'registry.office:5000')
+  assert.is(registryOf('[::1]:5000', mirrors), '[::1]:5000')
+})
+
+test('a registry that the settings do not have is for nobody here, and it is said how that can be changed', () => {
+  const none = () => false
+  const names = ['quay.io', 'docker.io.evil.example', 'docker.io/x', '..', '169.254.169.254', 'x'.repeat(5000)]
+  for (const ns of [...names, 'registry.office', '\r\nx', '__proto__', 'constructor'])
     assert.throws(
-      () => registryOf(ns),
-      (error: unknown) => error instanceof SpecError && error.status === 404 && error.message.length < 200,
+      () => registryOf(ns, none),
+      (error: unknown) =>
+        error instanceof SpecError &&
+        error.code === 'NAME_UNKNOWN' &&
+        error.status === 404 &&
+        error.message.length < 300,
       ns,
     )
+  assert.throws(() => registryOf('quay.io', none), '[upstreams."quay.io"]')
 })
 
 test('hosts by which clients reach this machine', () => {

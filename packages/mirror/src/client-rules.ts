@@ -17,17 +17,20 @@ export function notFound(
 
 /**
  * The registry that a request is for: `?ns=` (containerd's `hosts.toml`), else Docker Hub.
+ * @param mirrors whether the settings have a registry; a name alone must not lead Shoal to a host
  * @throws SpecError for a registry that Shoal does not mirror
  */
-export function registryOf(ns: string | null): string {
+export function registryOf(ns: string | null, mirrors: (registry: string) => boolean): string {
   if (ns === null || ns === '') return dockerHub
+  let registry: string | undefined
   try {
-    const registry = parseRegistry(ns)
-    if (registry === dockerHub) return registry
+    registry = parseRegistry(ns)
   } catch (error) {
     if (!(error instanceof NameError)) throw error
   }
-  throw new SpecError('NAME_UNKNOWN', `this mirror is for docker.io, not for ${ns.slice(0, 80)}`)
+  if (registry !== undefined && mirrors(registry)) return registry
+  const remedy = registry === undefined ? '' : `; [upstreams."${registry.slice(0, 80)}"] in the settings adds it`
+  throw new SpecError('NAME_UNKNOWN', `this mirror does not serve ${ns.slice(0, 80)}${remedy}`)
 }
 
 /** Names that containers and virtual machines reach their host by. */

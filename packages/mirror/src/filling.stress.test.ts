@@ -7,13 +7,14 @@ import { digestOf } from '@shoal/oci/digest'
 import { parseName } from '@shoal/oci/name'
 import { RangeSet } from '@shoal/oci/range-set'
 import type { Reader } from '@shoal/store/reader'
-import { type Offer, type Source, SourceError } from '@shoal/store/source'
+import { type Giver, type Offer, type RangeWriter, type Source, SourceError, type Want } from '@shoal/store/source'
 import { Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { type DiskOperation, WatchedDisk } from '../../../test/watched-disk.ts'
 import { Filling } from './filling.ts'
+import { Rates } from './rates.ts'
 
 /** How long new worlds are made, in ms; the last one ends a little later. */
 const duration = 6000
@@ -39,14 +40,37 @@ const faults = ['open', 'write', 'sync', 'rename', 'syncFolder', 'replaceFile', 
 
 const kinds = ['good', 'cut', 'liar', 'slow', 'no range', 'none', 'failing', 'other size'] as const
 
+type Kind = (typeof kinds)[number] | 'peers'
+
+const peerKinds = ['good', 'cut', 'cut', 'liar', 'cut liar', 'slow', 'drip', 'other size'] as const
+
+/** A peer, and whether it gave a wrong byte or size, and was told that it did. */
+class Peer implements Giver {
+  readonly kind = 'peer'
+  readonly label: (typeof peerKinds)[number]
+  told = false
+
+  constructor(label: (typeof peerKinds)[number]) {
+    this.label = label
+  }
+
+  wrong(): void {
+    this.told = true
+  }
+}
+
 /** One blob, that a disk, sources and readers of a seed's making do their worst to. */
 class Storm {
   readonly problems: string[] = []
   readonly #random: () => number
   readonly #blob: Buffer
-  readonly #fillings: { filling: Filling; running: Promise<void> }[] = []
+  readonly #fillings: { filling: Filling; running: Promise<void>; transfer: Transfer; liars: Set<Peer> }[] = []
+  readonly #peers: readonly Peer[]
+  readonly #rates = new Rates()
   readonly #lastIsGood: boolean
   readonly #sizeIsKnown: boolean
+  /** Whether upstreams are honest, so that whatever is read early is right too. */
+  readonly #upstreamIsHonest: boolean
 
   constructor(seed: number) {
     this.#random = chances(seed)
@@ -56,13 +80,18 @@ class Storm {
     this.#blob = Buffer.alloc(size, Buffer.from(Array.from({ length: 1009 }, () => this.#below(256))))
     this.#lastIsGood = this.#maybe(0.8)
     this.#sizeIsKnown = this.#maybe(0.6)
+    this.#upstreamIsHonest = this.#maybe(0.5)
+    const count = this.#maybe(0.6) ? 1 + this.#below(5) : 0
+    this.#peers = Array.from({ length: count }, () => new Peer(peerKinds[this.#below(peerKinds.length)]!))
+    if (this.#maybe(0.7)) for (const kind of kinds) this.#rates.begin(kind)(200 * megabyte, 1000)
   }
 
   async run(): Promise<void> {
     const disk = await WatchedDisk.open()
     const store = await Store.open({ folder: disk.folder, disk, onWarning: () => {} })
     const digest = digestOf(this.#blob)
-    if (this.#maybe(0.8)) this.#spoil(disk)
+    const spoilt = this.#maybe(0.6)
+    if (spoilt) this.#spoil(disk)
     const timers = [
       setTimeout(() => {
         this.problems.push('it hangs')
@@ -83,6 +112,14 @@ class Storm {
     for (let i = 0; disk.openFiles > 0 && i < 1000; i++) await sleep(1)
     this.#expect(disk.openFiles === 0, `${disk.openFiles} files are open`)
     this.#expect(disk.misused.length === 0, disk.misused.join())
+    for (const { label, told } of this.#peers)
+      this.#expect(!told || label.endsWith('liar') || label === 'other size', `the peer "${label}" is blamed`)
+    for (const { transfer, liars } of this.#fillings) {
+      const { stored } = await transfer.settled
+      // What was of another size is thrown away, whoever gave it; and a disk may lose what could be compared.
+      if (!stored || spoilt || !this.#sizeIsKnown) continue
+      for (const { told } of liars) this.#expect(told, 'a peer that gave a wrong byte is not blamed')
+    }
     this.#expect(store.transfers.length === 0, 'a transfer is left')
     const folder = join(disk.folder, 'blobs', 'sha256')
     for (const file of await readdir(folder))
@@ -125,20 +162,23 @@ class Storm {
     }
   }
 
-  #begin(store: Store, sources: readonly (typeof kinds)[number][]): Transfer {
+  #begin(store: Store, sources: readonly Kind[]): Transfer {
     const digest = digestOf(this.#blob)
     const transfer = store.begin(digest)
+    const liars = new Set<Peer>()
     const filling = new Filling({
       store,
       transfer,
       want: { name, digest, kind: 'blob', ...(this.#sizeIsKnown && { size: this.#blob.length }) },
-      sources: sources.map(kind => this.#source(kind)),
+      sources: sources.map(kind => (kind === 'peers' ? this.#peersSource(liars) : this.#source(kind))),
+      rates: this.#rates,
+      ...(this.#maybe(0.1) && { pace: () => (this.#maybe(0.2) ? turn() : undefined) }),
       random: () => this.#random(),
       onWrong: ({ label }) => this.#expect(label === 'liar' || label === 'other size', `${label} is blamed`),
       onUnstored: () => {},
       onFailure: () => {},
     })
-    this.#fillings.push({ filling, running: filling.run() })
+    this.#fillings.push({ filling, running: filling.run(), transfer, liars })
     return transfer
   }
 
@@ -164,9 +204,57 @@ class Storm {
     }
   }
 
-  async #give(kind: string, range: ByteRange, into: Parameters<Offer['fetch']>[1], signal: AbortSignal): Promise<void> {
+  /** Peers that are asked one after another, from where the one before stopped. */
+  #peersSource(liars: Set<Peer>): Source {
+    return {
+      label: 'peers',
+      kind: 'peer',
+      find: async ({ without }: Want, signal): Promise<Offer | null> => {
+        const peers = this.#peers.filter(peer => !without?.has(peer))
+        const [first] = peers
+        if (!first) return null
+        if (this.#maybe(0.5)) await sleep(this.#below(5))
+        signal.throwIfAborted()
+        const size = this.#blob.length
+        const sizeOf = ({ label }: Peer) => (label === 'other size' ? size + 1 : size)
+        return {
+          origin: { kind: 'peer', host: first.label, visibility: 'public' },
+          giver: first,
+          size: sizeOf(first),
+          ranges: () => new RangeSet([{ start: 0, end: size }]),
+          onGrow: () => ({ [Symbol.dispose]: () => {} }),
+          fetch: async ({ start, end }, into, signal) => {
+            let at = start
+            while (into.room > 0) {
+              const [peer] = peers
+              if (!peer) throw new SourceError('broken', 'no peer has it any longer')
+              into.from(peer, sizeOf(peer))
+              const before = into.room
+              const lied = () => liars.add(peer)
+              const same = sizeOf(peer) === sizeOf(first)
+              const giving = same ? this.#give(peer.label, { start: at, end }, into, signal, lied) : Promise.resolve()
+              await giving.catch(error => {
+                if (!(error instanceof SourceError) || signal.aborted) throw error
+              })
+              at += before - into.room
+              if (into.room > 0) peers.shift()
+            }
+          },
+          close: () => {},
+        }
+      },
+    }
+  }
+
+  async #give(
+    kind: string,
+    range: ByteRange,
+    into: RangeWriter,
+    signal: AbortSignal,
+    lied: () => void = () => {},
+  ): Promise<void> {
     if (kind === 'no range' && range.start > 0) throw new SourceError('broken', 'no Range here')
-    const cut = kind === 'cut' ? range.start + this.#below(2 * this.#blob.length) : Infinity
+    const cut = kind.startsWith('cut') ? range.start + this.#below(2 * this.#blob.length) : Infinity
     const buffer = Buffer.alloc(250_000)
     for (let at = range.start; into.room > 0; ) {
       signal.throwIfAborted()
@@ -174,12 +262,17 @@ class Storm {
       if (count <= 0 || at + count > cut)
         throw new SourceError(this.#maybe(0.2) ? 'limited' : 'broken', 'it ends early')
       this.#blob.copy(buffer, 0, at, at + count)
-      if (kind === 'other size' || (kind === 'liar' && this.#maybe(0.05))) buffer[this.#below(count)]! ^= 1
+      if (kind === 'other size' || (kind.endsWith('liar') && this.#maybe(0.05))) {
+        const wrong = this.#below(count)
+        buffer[wrong]! ^= 1
+        if (wrong < into.room) lied()
+      }
       at += count
       const written = into.write(buffer.subarray(0, count))
       // As the next read of a socket does.
       buffer.fill(0xee)
       await written
+      if (kind === 'drip') await sleep(10)
       if (kind === 'slow' || this.#maybe(0.02)) await (this.#maybe(0.1) ? sleep(this.#below(4)) : turn())
     }
   }
@@ -198,8 +291,12 @@ class Storm {
       }
       let transfer: Transfer | undefined
       while ((transfer = store.transfer(digest)) && !(transfer.open && transfer.whole)) await transfer.settled
-      const sources = Array.from({ length: this.#below(4) }, () => kinds[this.#below(kinds.length)]!)
-      transfer ??= this.#begin(store, [...sources, ...(this.#lastIsGood ? (['good'] as const) : [])])
+      const lies = (kind: string) => kind === 'liar' || kind === 'other size'
+      const usual = kinds.filter(kind => !(this.#upstreamIsHonest && lies(kind)))
+      const sources = Array.from({ length: this.#below(4) }, () => usual[this.#below(usual.length)]!)
+      const peers = this.#peers.length > 0 ? (['peers'] as const) : []
+      const last = this.#lastIsGood ? (['good'] as const) : []
+      transfer ??= this.#begin(store, [...peers, ...sources, ...last, ...peers])
       using _interest = transfer.hold()
       const size = await transfer.sized.catch(() => undefined)
       if (size === undefined) continue
@@ -224,6 +321,7 @@ class Storm {
           break
         }
         right &&= buffer.compare(this.#blob, at, at + count, 0, count) === 0
+        this.#expect(right || !this.#upstreamIsHonest, `a reader had a wrong byte of a peer's, from ${at} on`)
         at += count
         if (this.#maybe(0.05)) await sleep(this.#below(8))
       }

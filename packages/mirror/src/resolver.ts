@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as nodeSleep } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci/digest'
 import type { Descriptor } from '@shoal/oci/manifest'
 import { formatName, type Name } from '@shoal/oci/name'
@@ -6,24 +6,22 @@ import { SpecError } from '@shoal/oci/spec-error'
 import { abortable } from '@shoal/store/abortable'
 import type { DiskError } from '@shoal/store/disk-error'
 import type { Listing } from '@shoal/store/index'
-import type { Sighting } from '@shoal/store/refs'
-import { type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
+import { type Offer, type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { HeldBlob, HeldManifest, Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
-import type { Endpoint, Tagged } from '@shoal/upstream/endpoint'
+import type { Endpoint } from '@shoal/upstream/endpoint'
 import type { Registry } from '@shoal/upstream/registry'
 import type { Provenance } from './cache-status.ts'
 import { notFound } from './client-rules.ts'
 import { Filling, NowhereError } from './filling.ts'
+import { Publicity } from './publicity.ts'
+import { type Failure, Questions } from './questions.ts'
+import { Rates } from './rates.ts'
+import { isOfPeer, type PeerTags, Tags } from './tags.ts'
+import type { Pace } from './tap.ts'
 
 /** How long a source that gave wrong bytes is not asked for the same digest, in ms. */
 const distrustFor = 10 * 60_000
-
-/** How long a client whose image is held waits to hear whether its tag has moved, in ms. */
-const checkTime = 1000
-
-/** How long the authority may take to say what a tag is, if it is asked first, in ms. */
-const authorityTime = 2000
 
 /** Writes to an index and the like that a request does not wait for may fail; nothing is lost by it. */
 export type ResolverEvents = {
@@ -44,11 +42,18 @@ export type ResolverOptions = {
   readonly registries: ReadonlyMap<string, Registry>
   /** How long a tag is believed, in ms, and when the authority is asked. */
   readonly tags: { readonly ttl: number; readonly authority: 'after' | 'before' | 'never' }
-  /** Whether only what is held may be answered with. */
+  /** Whether only what is held, here or by a peer, may be answered with. */
   readonly cachedOnly: boolean
+  /** Peers as sources of content: before the endpoints are asked, and when those have not given it. */
+  readonly peers?: { readonly source: Source; readonly lastResort: Source }
+  readonly peerTags?: PeerTags
   /** In ms since the epoch. */
   readonly now: () => number
   readonly random: () => number
+  /** Has all downloads together keep to a rate. @default none */
+  readonly pace?: Pace
+  /** Resolves after so many ms; rejects when it is aborted. @default Node's timer, which keeps no process alive */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>
   readonly events: ResolverEvents
 }
 
@@ -67,14 +72,28 @@ export type FoundListing = Listing & { readonly provenance: Provenance }
 export class Resolver {
   readonly #options: ResolverOptions
   readonly #fillings = new Map<Digest, Filling>()
-  readonly #running = new Set<Promise<unknown>>()
-  readonly #tagChecks = new Map<string, TagQuestion>()
+  readonly #questions: Questions
+  readonly #publicity: Publicity
+  readonly #tags: Tags
   /** Sources that gave wrong bytes, as `label digest`, and until when they are not asked for them. */
   readonly #distrusted = new Map<string, number>()
-  readonly #abort = new AbortController()
+  readonly #rates = new Rates()
 
   constructor(options: ResolverOptions) {
     this.#options = options
+    const { store, registries, tags, peerTags, now, random, events } = options
+    const { sleep = (ms, signal) => nodeSleep(ms, undefined, { ref: false, signal }) } = options
+    const onFailure = (what: string, error: unknown) => events.failed(what, error)
+    const questions = new Questions((source, error) => events.sourceFailed(source, 'a question', error))
+    const publicity = new Publicity({ store, registries, questions, now, random, sleep, onFailure })
+    this.#questions = questions
+    this.#publicity = publicity
+    this.#tags = new Tags({ store, registries, policy: tags, peers: peerTags, questions, publicity, now, onFailure })
+  }
+
+  /** Whether content of a registry may be asked for. */
+  mirrors(registry: string): boolean {
+    return this.#options.registries.has(registry)
   }
 
   /** A manifest by digest that can be had without waiting. */
@@ -97,7 +116,7 @@ export class Resolver {
   /** A manifest by tag. @throws SpecError MANIFEST_UNKNOWN */
   async taggedManifest(name: Name, tag: string, signal: AbortSignal): Promise<FoundManifest> {
     const { store, cachedOnly } = this.#options
-    const { sighting, stale } = await this.#tag(name, tag)
+    const { sighting, stale } = await this.#tags.find(name, tag)
     try {
       const found = await this.manifest(name, sighting.descriptor.digest, signal)
       return stale ? { ...found, provenance: { kind: 'stale' } } : found
@@ -110,26 +129,39 @@ export class Resolver {
     }
   }
 
-  /** What a HEAD of a manifest is answered with; nothing is fetched. @throws SpecError MANIFEST_UNKNOWN */
-  async describe(name: Name, digest: Digest): Promise<FoundDescriptor> {
-    const held = await this.#options.store.manifest(digest)
+  /**
+   * What a HEAD of a manifest is answered with. Nothing is fetched, but from peers if no endpoint could say.
+   * @throws SpecError MANIFEST_UNKNOWN
+   */
+  async describe(name: Name, digest: Digest, signal: AbortSignal): Promise<FoundDescriptor> {
+    const { store } = this.#options
+    const held = await store.manifest(digest)
     if (held) return { ...described(held, digest), provenance: { kind: 'local' } }
     const failures: Failure[] = []
     for (const endpoint of this.#endpoints(name)) {
-      const tagged = await this.#attempt(endpoint, failures, signal => endpoint.head(name, digest, signal))
+      const tagged = await this.#questions.ask(endpoint, failures, signal => endpoint.head(name, digest, signal))
       if (tagged) return { ...tagged.descriptor, digest, provenance: { kind: 'upstream', host: endpoint.label } }
     }
-    throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
+    const { peers } = this.#options
+    if (!peers || !this.#registry(name)?.shared) throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
+    const origin = await this.#bring(name, digest, signal, [peers.source, peers.lastResort]).catch(error => {
+      throw error instanceof SpecError ? notFound('MANIFEST_UNKNOWN', new NowhereError(failures)) : error
+    })
+    const fetched = await store.manifest(digest)
+    if (!fetched) throw new SpecError('MANIFEST_UNKNOWN', `${digest} is not a manifest`)
+    return { ...described(fetched, digest), provenance: provenanceOf(origin) }
   }
 
   /** The same by tag. @throws SpecError MANIFEST_UNKNOWN */
-  async describeTag(name: Name, tag: string): Promise<FoundDescriptor> {
-    const { sighting, stale } = await this.#tag(name, tag)
+  async describeTag(name: Name, tag: string, signal: AbortSignal): Promise<FoundDescriptor> {
+    const { sighting, stale } = await this.#tags.find(name, tag)
     const { descriptor, from } = sighting
     if (stale) return { ...descriptor, provenance: { kind: 'stale' } }
     const held = this.#options.store.sizeOf(descriptor.digest) !== undefined
-    if (!held && this.#options.cachedOnly) throw notFound('MANIFEST_UNKNOWN', new NowhereError([]))
-    return { ...descriptor, provenance: held ? { kind: 'local' } : { kind: 'upstream', host: from } }
+    if (held) return { ...descriptor, provenance: { kind: 'local' } }
+    // What a peer knows of may be what no endpoint gives.
+    if (this.#options.cachedOnly) return this.describe(name, descriptor.digest, signal)
+    return { ...descriptor, provenance: isOfPeer(sighting) ? { kind: 'peer' } : { kind: 'upstream', host: from } }
   }
 
   /** A blob: one that is held, or one that arrives. @throws SpecError BLOB_UNKNOWN */
@@ -153,20 +185,22 @@ export class Resolver {
   }
 
   /** What a HEAD of a blob is answered with; nothing is fetched. @throws SpecError BLOB_UNKNOWN */
-  async blobSize(name: Name, digest: Digest): Promise<{ size: number; provenance: Provenance }> {
+  async blobSize(name: Name, digest: Digest, signal: AbortSignal): Promise<{ size: number; provenance: Provenance }> {
     const { store } = this.#options
     const size = store.sizeOf(digest)
     if (size !== undefined) return { size, provenance: { kind: 'local' } }
     const expected = store.expectedSizeOf(digest)
     const failures: Failure[] = []
     for (const endpoint of this.#endpoints(name)) {
-      const found = await this.#attempt(endpoint, failures, async signal => {
+      const found = await this.#questions.ask(endpoint, failures, async signal => {
         const size = await endpoint.sizeOf(name, digest, signal)
         if (size === null || size === (expected ?? size)) return size
         throw new SourceError('broken', `${endpoint.label} has ${size} bytes for ${digest}, not ${expected}`)
       })
       if (typeof found === 'number') return { size: found, provenance: { kind: 'upstream', host: endpoint.label } }
     }
+    const found = await this.#sizeAtPeers(this.#want(name, digest, 'blob'), failures, signal)
+    if (found !== undefined) return { size: found, provenance: { kind: 'peer' } }
     throw notFound('BLOB_UNKNOWN', new NowhereError(failures))
   }
 
@@ -178,8 +212,8 @@ export class Resolver {
   async listing(name: Name, pathAndQuery: string): Promise<FoundListing> {
     const key = `${formatName(name)}/${pathAndQuery}`
     const kept = await this.#options.store.index.listing(key)
-    const asked = this.#track(this.#askListing(name, pathAndQuery, key))
-    const { found, failures }: ListingCheck = kept ? await this.#soon(name, asked, { failures: [] }) : await asked
+    const asked = this.#questions.track(this.#askListing(name, pathAndQuery, key))
+    const { found, failures }: ListingCheck = kept ? await this.#tags.soon(name, asked, { failures: [] }) : await asked
     if (found) return found
     // A plain "no such thing" of the authority is an answer too.
     if (kept && (failures.length === 0 || failures[0]?.error)) return { ...kept, provenance: { kind: 'stale' } }
@@ -190,7 +224,9 @@ export class Resolver {
     const { store, now, events } = this.#options
     const failures: Failure[] = []
     for (const endpoint of [...this.#endpoints(name)].reverse()) {
-      const answer = await this.#attempt(endpoint, failures, signal => endpoint.listing(name, pathAndQuery, signal))
+      const answer = await this.#questions.ask(endpoint, failures, signal =>
+        endpoint.listing(name, pathAndQuery, signal),
+      )
       if (!answer) continue
       const listing = { ...answer, at: now() }
       const kept = store.index.setListing(key, listing)
@@ -200,17 +236,17 @@ export class Resolver {
     return { failures }
   }
 
-  /** How often the registry of a name has answered so far, as a sign of life. */
+  /** How often the registry of a name has answered so far, or peers in its place, as a sign of life. */
   answersFor(name: Name): number {
-    return this.#registry(name)?.answers ?? 0
+    return (this.#registry(name)?.answers ?? 0) + this.#tags.peerAnswers
   }
 
   /** Ends what is under way; transfers keep what they have. */
   async close(): Promise<void> {
     const reason = new SourceError('revoked', 'shoal is stopping')
-    this.#abort.abort(reason)
+    this.#questions.abort(reason)
     for (const filling of this.#fillings.values()) filling.stop(reason)
-    while (this.#running.size > 0) await Promise.allSettled(this.#running)
+    await this.#questions.ended()
   }
 
   #registry(name: Name): Registry | undefined {
@@ -222,30 +258,62 @@ export class Resolver {
     return this.#options.cachedOnly ? [] : (this.#registry(name)?.endpoints ?? [])
   }
 
+  /** Who is asked for content, in order. Of what may not be shared, peers need not even know the digest. */
+  #sources(name: Name): readonly Source[] {
+    const { peers } = this.#options
+    const endpoints = this.#endpoints(name)
+    return peers && this.#registry(name)?.shared ? [peers.source, ...endpoints, peers.lastResort] : endpoints
+  }
+
+  /** The size in bytes that peers say a blob has. */
+  async #sizeAtPeers(want: Want, failures: Failure[], signal: AbortSignal): Promise<number | undefined> {
+    const { peers } = this.#options
+    if (!peers || !this.#registry(want.name)?.shared) return undefined
+    for (const source of [peers.source, peers.lastResort]) {
+      try {
+        const offer = await source.find(want, AbortSignal.any([signal, this.#questions.signal]))
+        offer?.close()
+        if (offer?.size !== undefined && offer.size === (want.size ?? offer.size)) return offer.size
+      } catch (error) {
+        signal.throwIfAborted()
+        this.#questions.signal.throwIfAborted()
+        if (!(error instanceof SourceError)) throw error
+        failures.push({ source: source.label, error, kind: 'peer' })
+      }
+    }
+    return undefined
+  }
+
   #want(name: Name, digest: Digest, kind: Want['kind']): Want {
     const size = this.#options.store.expectedSizeOf(digest)
     return { name, digest, kind, ...(size !== undefined && size > 0 && { size }) }
   }
 
   /** Joins the transfer of a blob, or begins it. */
-  async #transfer(want: Want, signal: AbortSignal): Promise<Transfer> {
-    const { store, random, events, now } = this.#options
+  async #transfer(want: Want, signal: AbortSignal, sources = this.#sources(want.name)): Promise<Transfer> {
+    const { store, random, events, now, pace } = this.#options
     for (let current: Transfer | undefined; (current = store.transfer(want.digest)); ) {
       if (current.open && current.whole) return current
       await abortable(current.settled, signal)
     }
-    this.#abort.signal.throwIfAborted()
+    this.#questions.signal.throwIfAborted()
     const transfer = store.begin(want.digest)
     const trusted = (source: Source) => (this.#distrusted.get(`${source.label} ${want.digest}`) ?? 0) <= now()
     const filling = new Filling({
       store,
       transfer,
       want,
-      sources: this.#endpoints(want.name).filter(trusted),
+      sources: sources.filter(trusted),
       random,
+      rates: this.#rates,
+      ...(pace && { pace }),
       onWrong: source => {
-        // Of the last there is no other to turn to: it is asked again whenever a client does.
-        if (source !== this.#registry(want.name)?.authority)
+        // Of the last there is no other to turn to: it is asked again whenever a client does. Peers are many.
+        if (
+          this.#registry(want.name)
+            ?.endpoints.slice(0, -1)
+            .some(({ label }) => label === source.label)
+        )
           this.#distrusted.set(`${source.label} ${want.digest}`, now() + distrustFor)
         events.wrongDigest(source.label, want.digest)
       },
@@ -256,7 +324,7 @@ export class Resolver {
     })
     void transfer.settled.then(({ stored }) => stored && events.stored())
     this.#fillings.set(want.digest, filling)
-    void this.#track(
+    void this.#questions.track(
       filling.run().finally(() => {
         this.#fillings.delete(want.digest)
         for (const [key, until] of this.#distrusted) if (until <= now()) this.#distrusted.delete(key)
@@ -266,174 +334,65 @@ export class Resolver {
   }
 
   /** Fetches a manifest into the store. @throws SpecError MANIFEST_UNKNOWN */
-  async #bring(name: Name, digest: Digest, signal: AbortSignal): Promise<Origin | undefined> {
-    const { store } = this.#options
-    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal)
+  async #bring(
+    name: Name,
+    digest: Digest,
+    signal: AbortSignal,
+    sources = this.#sources(name),
+  ): Promise<Origin | undefined> {
+    const { store, events } = this.#options
+    const givers: Origin[] = []
+    const watched = sources.map(source => watchedSource(source, origin => givers.push(origin)))
+    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal, watched)
     using _interest = transfer.hold()
-    const filling = this.#fillings.get(digest)
     const settled = await abortable(transfer.settled, signal)
     if (settled.error) {
       if (settled.error instanceof NowhereError) throw notFound('MANIFEST_UNKNOWN', settled.error)
       throw settled.error
     }
-    const { origin } = transfer
-    const held = origin && (await store.manifest(digest))
-    // Who joined a transfer for another name has not learned how it is to be had under this one.
-    if (origin && filling?.isFor(name)) {
-      const { events } = this.#options
-      const noted = store.visibilities.note(name, digest, origin.visibility, held?.manifest)
+    // Who joined another's transfer has not learned how it is to be had; under the name of that, the other notes it.
+    if (givers.length > 0) {
+      const held = await store.manifest(digest)
+      const noted = this.#publicity.brought(name, digest, givers, held?.manifest)
       await noted.catch(error => events.failed('noting who may have it', error))
     }
-    return origin
-  }
-
-  /** What a tag is, as far as can be told now. @throws SpecError MANIFEST_UNKNOWN */
-  async #tag(name: Name, tag: string): Promise<{ sighting: Sighting; stale: boolean }> {
-    const { store, tags, now } = this.#options
-    const seen = store.refs.seen(name, tag)
-    const fresh = seen && Math.abs(now() - seen.at) < tags.ttl
-    const { sighting, failures } = fresh
-      ? { sighting: seen, failures: [] }
-      : await this.#check(name, tag)[store.refs.held(name, tag) ? 'soon' : 'answer']
-    const held = store.refs.held(name, tag)
-    if (sighting && (!held || !this.#outOfReach(name, sighting))) return { sighting, stale: false }
-    if (held) return { sighting: held, stale: true }
-    throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
-  }
-
-  /**
-   * What a question brings, if that is soon, and something else if not. The question goes on: it finds out when a
-   * registry that was silent answers again.
-   */
-  async #soon<T>(name: Name, question: Promise<T>, otherwise: T): Promise<T> {
-    const ended = new AbortController()
-    const { authority } = this.#options.tags
-    const patience = authority === 'before' ? authorityTime + checkTime : checkTime
-    const time = this.#registry(name)?.silent ? 0 : patience
-    try {
-      return await Promise.race([question, sleep(time, otherwise, { signal: ended.signal })])
-    } finally {
-      ended.abort()
-    }
-  }
-
-  /** Asks what a tag is; many who want to know share one question. */
-  #check(name: Name, tag: string): TagQuestion {
-    const key = `${formatName(name)}:${tag}`
-    let check = this.#tagChecks.get(key)
-    if (!check) {
-      const answer = this.#track(this.#checkTag(name, tag).finally(() => this.#tagChecks.delete(key)))
-      // Who joins a question waits for the rest of its time only.
-      const soon = this.#soon(name, answer, { failures: [] })
-      soon.catch(() => {})
-      check = { answer, soon }
-      this.#tagChecks.set(key, check)
-    }
-    return check
-  }
-
-  /**
-   * Whether the content of a tag is not held, and cannot be had now because its registry limits the rate: then the
-   * HEAD must not promise what the GET would be refused.
-   */
-  #outOfReach(name: Name, { descriptor, from }: Sighting): boolean {
-    const authority = this.#registry(name)?.authority
-    if (!authority || from !== authority.label || this.#options.store.sizeOf(descriptor.digest) !== undefined)
-      return false
-    const { state, rateLimit } = authority.state
-    const { now } = this.#options
-    const spent = rateLimit?.remaining === 0 && now() - rateLimit.at < (rateLimit.window ?? 0) * 1000
-    return state === 'limited' || spent
-  }
-
-  /** Asks the endpoints by HEAD what a tag is, and notes the answer. */
-  async #checkTag(name: Name, tag: string): Promise<TagCheck> {
-    const { store, tags, events } = this.#options
-    const failures: Failure[] = []
-    const registry = this.#registry(name)
-    if (!registry) return { failures }
-    const { authority } = registry
-    const ask = (endpoint: Endpoint, signal = this.#abort.signal): Promise<Tagged | null> =>
-      this.#attempt(endpoint, failures, signal => endpoint.head(name, tag, signal), signal)
-    let answers: readonly Endpoint[] = registry.endpoints
-    if (tags.authority === 'before') {
-      const tagged = await ask(authority, AbortSignal.any([this.#abort.signal, AbortSignal.timeout(authorityTime)]))
-      if (tagged) return { sighting: this.#see(name, tag, tagged, authority), failures }
-      // That there is no such tag is an answer, too.
-      answers = failures[0]?.error ? registry.endpoints.slice(0, -1) : []
-    }
-    for (const endpoint of answers) {
-      const tagged = await ask(endpoint)
-      if (!tagged) continue
-      if (tags.authority === 'after' && endpoint !== authority) {
-        this.#track(this.#askAuthority(name, tag, authority)).catch(error => events.failed(`checking ${tag}`, error))
-        // What the authority has said holds until it says something else: the tags of a mirror lag.
-        const known = store.refs.seen(name, tag)
-        if (known?.from === authority.label && known.descriptor.digest !== tagged.descriptor.digest)
-          return { sighting: known, failures }
-      }
-      return { sighting: this.#see(name, tag, tagged, endpoint), failures }
-    }
-    // A plain 404 of the authority, and nobody else knows better: the tag is gone. Whatever else went wrong is no answer.
-    if (failures.some(({ source, error }) => source === authority.label && !error)) store.refs.remove(name, tag)
-    return { failures }
-  }
-
-  async #askAuthority(name: Name, tag: string, authority: Endpoint): Promise<void> {
-    const failures: Failure[] = []
-    const tagged = await this.#attempt(authority, failures, signal => authority.head(name, tag, signal))
-    if (tagged) this.#see(name, tag, tagged, authority)
-    else if (failures.every(({ error }) => !error)) this.#options.store.refs.remove(name, tag)
-  }
-
-  #see(name: Name, tag: string, { descriptor, visibility }: Tagged, { label }: Endpoint): Sighting {
-    const sighting = { descriptor, visibility, from: label, at: this.#options.now() }
-    this.#options.store.refs.see(name, tag, sighting)
-    return sighting
-  }
-
-  /** Asks one endpoint; what goes wrong is noted, and null. */
-  async #attempt<T>(
-    endpoint: Endpoint,
-    failures: Failure[],
-    ask: (signal: AbortSignal) => Promise<T | null>,
-    signal = this.#abort.signal,
-  ): Promise<T | null> {
-    try {
-      const answer = await ask(signal)
-      if (answer === null) failures.push({ source: endpoint.label, error: undefined })
-      return answer
-    } catch (thrown) {
-      this.#abort.signal.throwIfAborted()
-      const error = signal.aborted ? new SourceError('timeout', `${endpoint.label} did not answer in time`) : thrown
-      if (!(error instanceof SourceError)) throw error
-      this.#options.events.sourceFailed(endpoint.label, 'a question', error)
-      failures.push({ source: endpoint.label, error })
-      return null
-    }
-  }
-
-  /** Has {@link close} wait for it. */
-  #track<T>(promise: Promise<T>): Promise<T> {
-    const done: Promise<void> = promise.then(
-      () => void this.#running.delete(done),
-      () => void this.#running.delete(done),
-    )
-    this.#running.add(done)
-    return promise
+    return transfer.origin
   }
 }
 
-/** No sighting if nobody could say, or the authority says that there is no such tag. */
-type TagCheck = { readonly sighting?: Sighting; readonly failures: readonly Failure[] }
+/**
+ * A source of which it is told who was asked for bytes. The first to offer content need not be who gives it: a peer could
+ * offer a manifest that it only knows the digest of, and leave it to an endpoint that is asked with credentials.
+ */
+function watchedSource(source: Source, onGiver: (origin: Origin) => void): Source {
+  return {
+    label: source.label,
+    ...(source.kind !== undefined && { kind: source.kind }),
+    find: async (want, signal) => {
+      const offer = await source.find(want, signal)
+      return offer && watchedOffer(offer, onGiver)
+    },
+  }
+}
 
-/** `soon` gives up waiting after a while. */
-type TagQuestion = { readonly answer: Promise<TagCheck>; readonly soon: Promise<TagCheck> }
+function watchedOffer(offer: Offer, onGiver: (origin: Origin) => void): Offer {
+  return {
+    origin: offer.origin,
+    ...(offer.giver && { giver: offer.giver }),
+    ...(offer.size !== undefined && { size: offer.size }),
+    ...(offer.mediaType !== undefined && { mediaType: offer.mediaType }),
+    ranges: () => offer.ranges(),
+    onGrow: grown => offer.onGrow(grown),
+    fetch: (range, into, signal) => {
+      onGiver(offer.origin)
+      return offer.fetch(range, into, signal)
+    },
+    close: () => offer.close(),
+  }
+}
 
 /** Nothing found if nobody could say, or there is no such thing. */
 type ListingCheck = { readonly found?: FoundListing; readonly failures: readonly Failure[] }
-
-type Failure = NowhereError['failures'][number]
 
 function provenanceOf(origin: Origin | undefined): Provenance {
   if (!origin) return { kind: 'local' }

@@ -189,7 +189,8 @@ export class MirrorServer {
     const match = /^\/v2\/(.+)\/(manifests|blobs|tags|referrers)\/([^/]+)$/.exec(path)
     const [, repository = '', noun, encoded = ''] = match ?? []
     const reference = decodeURIComponent(encoded)
-    const name = match && parseName(registryOf(url.searchParams.get('ns')), repository)
+    const mirrors = (registry: string) => this.#options.resolver.mirrors(registry)
+    const name = match && parseName(registryOf(url.searchParams.get('ns'), mirrors), repository)
     if (name && noun === 'manifests') return this.#manifest(exchange, name, reference)
     if (name && noun === 'blobs') return this.#blob(exchange, name, reference)
     if (name && noun === 'tags' && reference === 'list') return this.#tags(exchange, name)
@@ -211,8 +212,8 @@ export class MirrorServer {
     const moves = !digest
     const { method, headers } = exchange.request
     if (method === 'HEAD') {
-      const found = await this.#inTime(exchange, name, () =>
-        digest ? resolver.describe(name, digest) : resolver.describeTag(name, reference),
+      const found = await this.#inTime(exchange, name, signal =>
+        digest ? resolver.describe(name, digest, signal) : resolver.describeTag(name, reference, signal),
       )
       exchange.provenance = found.provenance
       head(exchange, answer('HEAD', headers, { ...found, contentType: found.mediaType, moves }))
@@ -246,7 +247,7 @@ export class MirrorServer {
     const { method, headers } = exchange.request
     const contentType = 'application/octet-stream'
     if (method === 'HEAD') {
-      const { size, provenance } = await this.#inTime(exchange, name, () => resolver.blobSize(name, digest))
+      const { size, provenance } = await this.#inTime(exchange, name, signal => resolver.blobSize(name, digest, signal))
       exchange.provenance = provenance
       head(exchange, answer('HEAD', headers, { digest, size, contentType }))
       end(exchange.response)
