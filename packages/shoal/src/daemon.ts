@@ -2,19 +2,30 @@ import { createSecureContext } from 'node:tls'
 import { Resolver } from '@shoal/mirror/resolver'
 import { MirrorServer, type Served } from '@shoal/mirror/server'
 import { Users } from '@shoal/mirror/users'
+import { SharedBlobs } from '@shoal/store/sharing'
 import { Store } from '@shoal/store/store'
+import { networkOf } from '@shoal/swarm/network'
+import { Pace } from '@shoal/swarm/pace'
 import { imagesOf } from './admin/images.ts'
+import { networkChanges } from './admin/network.ts'
 import { Secret, secretFile } from './admin/secret.ts'
 import { AdminServer } from './admin/server.ts'
 import { statusOf } from './admin/status.ts'
+import { callBacks, swarmOf } from './admin/swarm.ts'
+import { unbans } from './admin/unban.ts'
 import { verifications } from './admin/verification.ts'
 import { descriptorLimit } from './descriptors.ts'
 import { EventLoopWatch } from './event-loop.ts'
+import { listen } from './listening.ts'
 import type { Logger } from './log.ts'
 import { Metrics, servedFrom } from './metrics.ts'
-import { portHolder } from './port-holder.ts'
+import { NetworkToken } from './network-token.ts'
+import { PeerLog } from './peer-log.ts'
+import { Peers } from './peers.ts'
+import { Politeness } from './politeness.ts'
+import { publicSighting } from './public-tag.ts'
 import { type Listen, sizeOn } from './quantity.ts'
-import { registriesOf } from './registries.ts'
+import { mayShare, registriesOf } from './registries.ts'
 import { readSetting, SettingFileError, StartError } from './setting-file.ts'
 import type { Settings } from './settings/schema.ts'
 import { Storing } from './storing.ts'
@@ -31,13 +42,17 @@ export interface Daemon {
   readonly admin: Listen
   readonly held: { blobs: number; bytes: number }
   readonly maxBytes: number
+  /** Who this machine is to its peers, and where they reach it; undefined if it has none. */
+  readonly swarm:
+    | { readonly network: string; readonly ports: { readonly swarm: number; readonly transfer: number } }
+    | undefined
   /** Lets requests under way end, or parks them, and writes what is to be written. */
   close(): Promise<void>
 }
 
 /** @throws StartError, SettingFileError, StoreError */
 export async function startDaemon(settings: Settings, log: Logger): Promise<Daemon> {
-  const { data_dir, mirror, admin, tags, upstreams } = settings
+  const { data_dir, mirror, admin, swarm, tags, upstreams } = settings
   const tls = await tlsOf(mirror)
   const users = await usersOf(mirror)
   // Steady and in ms since the epoch: the breakers and tokens must not mind when the clock is set.
@@ -53,12 +68,50 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     closing.unshift(async () => {
       for (const registry of registries.values()) await registry.close()
     })
+    const politeness = new Politeness({ now: steadyNow })
+    void politeness.look()
+    closing.unshift(async () => politeness[Symbol.dispose]())
+    const peerLog = new PeerLog(log, steadyNow)
+    const isShared = (registry: string) => mayShare(upstreams, registry)
+    const shares = swarm.enabled && swarm.share === 'public'
+    const onWarning = (message: string) => log.warn(message)
+    const sharing = shares ? new SharedBlobs({ store, mayShare: isShared, onWarning }) : undefined
+    closing.unshift(async () => sharing?.[Symbol.dispose]())
+    const peers = new Peers({
+      settings,
+      sharing,
+      open: async digest => {
+        const blob = await store.open(digest)
+        return blob && { blob, contentType: store.index.manifest(digest)?.mediaType ?? 'application/octet-stream' }
+      },
+      known: (name, tag) => (shares ? publicSighting(store, isShared, name, tag) : undefined),
+      uploadPace: paceOf(swarm.max_upload_rate),
+      resting: address => politeness.resting(address),
+      now: steadyNow,
+      events: {
+        joined: peer => peerLog.joined(peer),
+        left: (peer, why) => {
+          // Else it is this machine that leaves.
+          if (peers.swarm) peerLog.left(peer, why)
+        },
+        banned: ban => peerLog.banned(ban),
+        gave: upload => metrics.upload(upload),
+        warning: (message, fields) => peerLog.warning(message, fields),
+      },
+    })
+    closing.unshift(() => peers.close())
+    metrics.followPeers(peers)
+    const joined = new NetworkToken(data_dir)
+    if (swarm.enabled) await peers.enter(swarm.token === null ? await joined.network() : networkOf(swarm.token))
     const storing = new Storing(data_dir, log)
+    const downloads = paceOf(swarm.max_download_rate)
     const resolver = new Resolver({
       store,
       registries,
       tags,
       cachedOnly: mirror.cached_only,
+      ...(swarm.enabled && { peers, peerTags: peers.tags }),
+      ...(downloads && { pace: bytes => downloads.take(bytes) }),
       now: Date.now,
       random: Math.random,
       events: {
@@ -117,10 +170,29 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
       health: () => ({ last_stall: stallOf(watch, performance.now()) }),
       metrics: async () => ({ contentType: metrics.registry.contentType, body: await metrics.registry.metrics() }),
       api: {
-        status: () => statusOf({ store, storing, registries, metrics, clients, maxBytes, startedAt, now: steadyNow }),
+        status: () =>
+          statusOf({
+            settings,
+            store,
+            storing,
+            registries,
+            metrics,
+            peers,
+            politeness,
+            clients,
+            maxBytes,
+            startedAt,
+            now: steadyNow,
+          }),
         images: () => imagesOf(store),
+        swarm: () => swarmOf({ settings, peers, politeness }),
       },
-      actions: { verify: verifications({ store, resolver, now: steadyNow }) },
+      actions: {
+        verify: verifications({ store, resolver, now: steadyNow }),
+        unban: unbans(peers),
+        callback: callBacks(peers),
+        ...networkChanges({ settings, peers, joined, log }),
+      },
       secret: await secretOf(data_dir),
     })
     const adminAddress = await listen(adminServer, admin.listen, 'admin.listen')
@@ -133,6 +205,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
       admin: adminAddress,
       held: store.held,
       maxBytes,
+      swarm: peers.swarm && { network: peers.swarm.network.name, ports: peers.swarm.ports },
       close: async () => {
         ready = false
         await closeAll(closing, log)
@@ -142,6 +215,10 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     await closeAll(closing, log)
     throw error
   }
+}
+
+function paceOf(rate: number | null): Pace | undefined {
+  return rate === null ? undefined : new Pace({ rate, now: () => performance.now() })
 }
 
 /** Closes one after another; what fails does not keep the rest from it. */
@@ -180,25 +257,6 @@ async function usersOf({ users_file }: Settings['mirror']): Promise<Users | unde
   } catch (cause) {
     const reason = cause instanceof Error ? cause.message : cause
     throw new SettingFileError('mirror.users_file', `${users_file}: ${reason}`, { cause })
-  }
-}
-
-type Listener = { listen(host: string, port: number): Promise<{ address: string; port: number }> }
-
-async function listen(server: Listener, { host, port }: Listen, key: string): Promise<Listen> {
-  try {
-    const { address, port: taken } = await server.listen(host, port)
-    return { host: address, port: taken }
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
-    const where = `${host.includes(':') ? `[${host}]` : host}:${port}`
-    if (code !== 'EADDRINUSE')
-      throw new StartError(`cannot listen at ${where}: ${cause instanceof Error ? cause.message : cause}; set ${key}`, {
-        cause,
-      })
-    const holder = await portHolder(port)
-    const by = holder ? `by ${holder.command} (pid ${holder.pid})` : 'by another program'
-    throw new StartError(`${where} is taken ${by}: stop it, or set ${key} to another port`, { cause })
   }
 }
 

@@ -1,6 +1,8 @@
 #!/usr/bin/env node
+import { text as readAll } from 'node:stream/consumers'
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { SetupError } from './clients/file-change.ts'
+import { UsageError } from './commands/usage-error.ts'
 import { SettingFileError } from './setting-file.ts'
 import { SettingsError } from './settings/error.ts'
 import { settingKeys } from './settings/key.ts'
@@ -26,7 +28,7 @@ const program = new Command('shoal')
 function command(
   name: string,
   description: string,
-  run: (loaded: LoadedSettings, options: Options, argument?: string) => Promise<number>,
+  run: (loaded: LoadedSettings, options: Options, ...args: (string | undefined)[]) => Promise<number>,
 ) {
   return program
     .command(name)
@@ -38,10 +40,10 @@ function command(
     .action(async (...args: unknown[]) => {
       const self = args.at(-1) as Command
       const options = self.opts<Options>()
-      const argument = args.length > 2 ? (args[0] as string | undefined) : undefined
+      const given = args.slice(0, -2) as (string | undefined)[]
       const loaded = await loadSettings({ argvFlags: options, env: process.env, configFile: options.config })
       try {
-        process.exitCode = await run(loaded, options, argument)
+        process.exitCode = await run(loaded, options, ...given)
       } catch (error) {
         throw error instanceof SettingFileError ? error.in(loaded) : error
       }
@@ -59,6 +61,19 @@ for (const { flag, description, takes } of settingKeys) {
 command('status', 'show what the daemon does now', async ({ settings }, { json }) =>
   (await import('./commands/status.ts')).statusCommand({ settings, json, out }),
 )
+
+command('peers', 'list the machines that are there, and those that were', async ({ settings }, { json, unban }) =>
+  (await import('./commands/peers.ts')).peersCommand({ settings, unban: text(unban), json, out }),
+).option('--unban <peer>', 'lift the ban of a peer, by its id or name')
+
+command('network', 'create, join or leave a private network', async (loaded, { json }, action, token) => {
+  const { networkActions, networkCommand } = await import('./commands/network.ts')
+  const known = networkActions.find(name => name === action)
+  if (known === undefined) throw new UsageError(`"network ${action}" is not known: use ${networkActions.join(', ')}`)
+  return networkCommand({ action: known, token, loaded, json, readInput: () => readAll(process.stdin), out })
+})
+  .argument('<action>', '"create" prints a new token; "join" and "leave" are for this machine')
+  .argument('[token]', 'to join: what "create" printed; "-" reads it from standard input')
 
 command('ls', 'list the images that are held', async ({ settings }, { json }) =>
   (await import('./commands/ls.ts')).lsCommand({ settings, json, out }),
@@ -118,7 +133,11 @@ function fail(error: unknown): void {
     return
   }
   process.exitCode =
-    error instanceof SettingsError || (error instanceof SetupError && error.code === 'CLIENT_UNKNOWN') ? usage : 1
+    error instanceof SettingsError ||
+    error instanceof UsageError ||
+    (error instanceof SetupError && error.code === 'CLIENT_UNKNOWN')
+      ? usage
+      : 1
   for (const line of (error instanceof Error ? error.message : String(error)).split('\n'))
     process.stderr.write(`shoal: ${line}\n`)
 }

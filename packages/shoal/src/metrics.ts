@@ -2,6 +2,7 @@ import type { MirrorServer, Served } from '@shoal/mirror/server'
 import type { Store } from '@shoal/store/store'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Stall } from './event-loop.ts'
+import type { Peers } from './peers.ts'
 
 /** Whom an answer came from, in `status` and in metrics. A stale one is this machine's. */
 export type ServedFrom = 'local' | 'peer' | 'upstream'
@@ -51,7 +52,17 @@ export class Metrics {
     labelNames: ['source'],
     registers: [this.registry],
   })
-
+  readonly #uploads = new Counter({
+    name: 'shoal_uploads_total',
+    help: 'Requests of peers that were answered.',
+    labelNames: ['code'],
+    registers: [this.registry],
+  })
+  readonly #sentBytes = new Counter({
+    name: 'shoal_peer_sent_bytes_total',
+    help: 'Bytes of bodies that were sent to peers.',
+    registers: [this.registry],
+  })
   readonly #stalls = new Counter({
     name: 'shoal_event_loop_stalls_total',
     help: 'Times that the daemon did not answer anybody for more than a second.',
@@ -65,7 +76,7 @@ export class Metrics {
 
   constructor(store: Store) {
     collectDefaultMetrics({ register: this.registry })
-    for (const source of ['local', 'upstream']) this.#servedBytes.inc({ source }, 0)
+    for (const source of ['local', 'peer', 'upstream']) this.#servedBytes.inc({ source }, 0)
     gauge(this.registry, 'shoal_store_bytes', 'Bytes of the blobs that are held.', () => store.held.bytes)
     gauge(this.registry, 'shoal_store_blobs', 'Blobs that are held.', () => store.held.blobs)
     gauge(this.registry, 'shoal_transfers', 'Blobs that are arriving.', () => store.transfers.length)
@@ -74,6 +85,29 @@ export class Metrics {
   /** Shows what a server has in progress. */
   follow(server: MirrorServer): void {
     gauge(this.registry, 'shoal_requests_in_progress', 'Requests of clients in progress.', () => server.active)
+  }
+
+  /** Shows who the peers are. */
+  followPeers(peers: Peers): void {
+    const count = (state: string) => peers.swarm?.peers.filter(peer => peer.state === state).length ?? 0
+    gauge(this.registry, 'shoal_peers', 'Peers that are connected.', () => peers.swarm?.connected ?? 0)
+    gauge(this.registry, 'shoal_banned_peers', 'Peers that are banned.', () => count('banned'))
+    let seen = 0
+    new Counter({
+      name: 'shoal_peer_received_bytes_total',
+      help: 'Bytes of bodies that were received from peers.',
+      registers: [this.registry],
+      collect() {
+        const received = peers.receivedBytes
+        this.inc(Math.max(0, received - seen))
+        seen = received
+      },
+    })
+  }
+
+  upload({ status, bytes }: { readonly status: number; readonly bytes: number }): void {
+    this.#uploads.inc({ code: String(status) })
+    this.#sentBytes.inc(bytes)
   }
 
   request(served: Served): void {

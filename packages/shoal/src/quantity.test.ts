@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { bytes, duration, listen, type Quantity, rate, size, sizeOn } from './quantity.ts'
+import { bytes, duration, listen, listenIp, type Quantity, rate, size, sizeOn } from './quantity.ts'
 
 const amount = fc.oneof(
   fc.nat(),
@@ -82,6 +82,11 @@ test('addresses have a host and a port', () => {
     'http://a:1',
   ]
   for (const text of bad) assert.is(listen.parse(text), null, text)
+})
+
+test('what peers are told has no name', () => {
+  assert.equal(listenIp.parse('[::]:3476'), { host: '::', port: 3476 })
+  for (const text of ['localhost:3476', '3476']) assert.is(listenIp.parse(text), null, text)
 })
 
 test.run()

@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6 } from 'node:net'
+import { isIP, isIPv4, isIPv6 } from 'node:net'
 
 /** A kind of value that settings write as text. `parse` gives null for what it doesn't understand, and never throws. */
 export interface Quantity<T> {
@@ -86,6 +86,16 @@ export const listen: Quantity<Listen> = {
     return (v6 === undefined ? isHost(host) : isIPv6(host)) ? { host, port } : null
   },
   format: ({ host, port }) => `${isIPv6(host) ? `[${host}]` : host}:${port}`,
+}
+
+/** As `listen`, but an IP address: a name may have several, and peers are told one port. */
+export const listenIp: Quantity<Listen> = {
+  expected: 'an IP address and a port such as "0.0.0.0:3476" or "[fd00::7]:3476"',
+  parse: text => {
+    const address = listen.parse(text)
+    return address !== null && isIP(address.host) > 0 ? address : null
+  },
+  format: listen.format,
 }
 
 /** `size` in bytes on a disk of `diskBytes`. */

@@ -1,6 +1,7 @@
 import { X509Certificate } from 'node:crypto'
 import { AddressPolicy } from '@shoal/upstream/address-policy'
 import { Endpoint } from '@shoal/upstream/endpoint'
+import { isPublicRegistry } from '@shoal/upstream/public-registries'
 import { Registry } from '@shoal/upstream/registry'
 import type { Credentials } from '@shoal/upstream/token'
 import { Transport } from '@shoal/upstream/transport'
@@ -34,13 +35,23 @@ export async function registriesOf(
   onRequest: OnRequest,
 ): Promise<ReadonlyMap<string, Registry>> {
   const registries = new Map<string, Registry>()
-  for (const [host, upstream] of Object.entries(upstreams))
-    registries.set(host, await registryOf(host, upstream, now, onRequest))
+  for (const [host, upstream] of Object.entries(upstreams)) {
+    const shared = mayShare(upstreams, host)
+    registries.set(host, await registryOf({ host, shared }, upstream, now, onRequest))
+  }
   return registries
 }
 
+/**
+ * Whether peers may have what a registry gives to everybody: it is a built-in one, or the settings say so. Its name
+ * decides, not its endpoints.
+ */
+export function mayShare(upstreams: Settings['upstreams'], registry: string): boolean {
+  return isPublicRegistry(registry) || (Object.hasOwn(upstreams, registry) && upstreams[registry]?.share === true)
+}
+
 async function registryOf(
-  host: string,
+  { host, shared }: { readonly host: string; readonly shared: boolean },
   upstream: UpstreamSettings,
   now: () => number,
   onRequest: OnRequest,
@@ -77,7 +88,7 @@ async function registryOf(
   })
   const [first, ...rest] = endpoints
   if (!first) throw new StartError(`upstreams."${host}" has no endpoints`)
-  return new Registry(host, [first, ...rest], async () => {
+  return new Registry({ host, shared }, [first, ...rest], async () => {
     for (const transport of transports) await transport.close()
   })
 }

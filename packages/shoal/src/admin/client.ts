@@ -41,9 +41,10 @@ export async function askDaemon<T>(settings: Settings, name: string): Promise<T>
 
 /**
  * Has the running daemon do something, and gives what it tells of it as it comes.
+ * @param input is sent with the request
  * @throws DaemonError
  */
-export async function* haveDaemon<T>(settings: Settings, name: string): AsyncGenerator<T> {
+export async function* haveDaemon<T>(settings: Settings, name: string, input?: object): AsyncGenerator<T> {
   const origin = originOf(settings)
   const { statusCode, body } = await answered(settings, async () => {
     // A secret may be left of a daemon that runs no more.
@@ -52,7 +53,8 @@ export async function* haveDaemon<T>(settings: Settings, name: string): AsyncGen
     return request(`${origin}/api/v1/${name}`, {
       method: 'POST',
       headers,
-      headersTimeout: patience,
+      ...(input && { body: JSON.stringify(input) }),
+      headersTimeout: longestSilence,
       bodyTimeout: longestSilence,
     })
   })
@@ -60,8 +62,8 @@ export async function* haveDaemon<T>(settings: Settings, name: string): AsyncGen
     throw new DaemonError(
       `${origin} does not take the secret of ${secretFile(settings.data_dir)}: is data_dir its own?`,
     )
-  if (statusCode === 409) throw new DaemonError(await errorOf(body))
-  if (statusCode !== 200) throw unknownAnswer(origin, statusCode)
+  if (statusCode === 404 || statusCode === 405) throw unknownAnswer(origin, statusCode)
+  if (statusCode !== 200) throw (await errorIn(body)) ?? unknownAnswer(origin, statusCode)
   try {
     let rest = ''
     for await (const text of body.setEncoding('utf8')) {
@@ -72,6 +74,15 @@ export async function* haveDaemon<T>(settings: Settings, name: string): AsyncGen
   } catch (cause) {
     throw new DaemonError(`${origin} has broken off: has the daemon been stopped?`, { cause })
   }
+}
+
+/**
+ * Has the running daemon do something that it tells one thing of.
+ * @throws DaemonError
+ */
+export async function haveDaemonTell<T>(settings: Settings, name: string, input?: object): Promise<T> {
+  for await (const line of haveDaemon<T>(settings, name, input)) return line
+  throw new DaemonError('the daemon has broken off: its log says why')
 }
 
 function originOf({ admin }: Settings): string {
@@ -106,9 +117,12 @@ async function secretOf({ data_dir }: Settings): Promise<string> {
   }
 }
 
-async function errorOf(body: Dispatcher.ResponseData['body']): Promise<string> {
-  const { error } = (await body.json()) as { readonly error: string }
-  return error
+/** What a daemon says that has not done what it was asked for; undefined if it is none of this version. */
+async function errorIn(body: Dispatcher.ResponseData['body']): Promise<DaemonError | undefined> {
+  const said: unknown = await body.json().catch(() => undefined)
+  if (typeof said !== 'object' || said === null || !('error' in said) || typeof said.error !== 'string')
+    return undefined
+  return new DaemonError(said.error)
 }
 
 function unknownAnswer(origin: string, status: number): DaemonError {

@@ -5,7 +5,7 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { fetchWhole } from '../../../../test/world.ts'
 import { Secret, secretFile } from './secret.ts'
-import { type Action, AdminServer, ConflictError } from './server.ts'
+import { type Action, AdminServer, ConflictError, InputError } from './server.ts'
 
 /** An admin side that can do one thing. */
 class Side implements AsyncDisposable {
@@ -30,9 +30,9 @@ class Side implements AsyncDisposable {
       metrics: async () => ({ contentType: 'text/plain', body: '' }),
       api: { status: () => ({}) },
       actions: {
-        act: (accept, signal) => {
+        act: (accept, signal, input) => {
           side.acts++
-          return act(accept, signal)
+          return act(accept, signal, input)
         },
       },
       secret: await Secret.make(folder),
@@ -115,6 +115,28 @@ test('only POST does something, and it does nothing elsewhere', async () => {
   const { status, headers } = await fetchWhole('POST', side.url.replace('act', 'status'), { authorization })
   assert.equal([status, headers['allow']], [405, 'GET, HEAD'])
   assert.is(side.acts, 0)
+})
+
+test('what is sent is taken as JSON, if it is not too much', async () => {
+  await using side = await Side.open(async (accept, _signal, input) => accept()({ input: input ?? null }))
+  const { url, authorization } = side
+  const post = async (body: string) => {
+    const answer = await fetch(url, { method: 'POST', headers: { authorization }, body })
+    return [answer.status, await answer.json()]
+  }
+  assert.equal(await post('{"a":1}'), [200, { input: { a: 1 } }])
+  assert.equal(await post(''), [200, { input: null }])
+  assert.equal(await post('{'), [400, { error: 'expected JSON' }])
+  assert.equal(await post(`"${'x'.repeat(100_000)}"`), [400, { error: 'expected at most 4096 bytes' }])
+  assert.is(side.acts, 2)
+})
+
+test('what cannot be used is 400', async () => {
+  await using side = await Side.open(async () => {
+    throw new InputError('that is no token')
+  })
+  const { status, body } = await side.post()
+  assert.equal([status, JSON.parse(body.toString())], [400, { error: 'that is no token' }])
 })
 
 test('what cannot be done now is 409, and what fails under way is broken off', async () => {

@@ -10,10 +10,20 @@ import type { Secret } from './secret.ts'
  * @param accept begins the answer, and gives what sends one value of it as a line of JSON; before that, an error is the
  *   answer
  * @param signal aborts when the client has left, or the daemon stops
+ * @param input the JSON that was sent with the request; undefined if nothing was
  */
-export type Action = (accept: () => (line: unknown) => Promise<void>, signal: AbortSignal) => Promise<void>
+export type Action = (
+  accept: () => (line: unknown) => Promise<void>,
+  signal: AbortSignal,
+  input: unknown,
+) => Promise<void>
 
-/** Thrown by an {@link Action} that cannot be done now, because of another. */
+/** Thrown by an {@link Action} for input that it cannot use. */
+export class InputError extends Error {
+  readonly code = 'INPUT'
+}
+
+/** Thrown by an {@link Action} that cannot be done now: because of another, or as things are. */
 export class ConflictError extends Error {
   readonly code = 'CONFLICT'
 }
@@ -37,6 +47,9 @@ const times = { headersTimeout: 10_000, requestTimeout: 10_000, connectionsCheck
 /** How long a connection may stand still while it is answered, in ms. */
 const patience = 120_000
 
+/** What may be sent with a request, in bytes. */
+const inputLimit = 4096
+
 /** More than the commands, a dashboard and what collects metrics need. */
 const mostConnections = 64
 
@@ -53,6 +66,7 @@ export class AdminServer {
       this.#serve(request, response).catch(error => {
         if (response.headersSent) response.destroy()
         else if (error instanceof ConflictError) send(response, 409, { error: error.message })
+        else if (error instanceof InputError) send(response, 400, { error: error.message })
         else send(response, 500, { error: error instanceof Error ? error.message : String(error) })
       })
     })
@@ -102,10 +116,10 @@ export class AdminServer {
       const error = 'this needs "Authorization: Bearer SECRET", with the secret of admin.token in the data folder'
       return send(response, 401, { error }, { 'www-authenticate': 'Bearer realm="shoal"' })
     }
-    request.resume()
     const left = new AbortController()
     response.once('close', () => left.abort(new Error('the client has left')))
     const { signal } = left
+    const input = await inputOf(request)
     const accept = () => {
       response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
       response.flushHeaders()
@@ -114,7 +128,7 @@ export class AdminServer {
         if (!response.write(`${JSON.stringify(line)}\n`)) await once(response, 'drain', { signal })
       }
     }
-    const running = action(accept, signal)
+    const running = action(accept, signal, input)
     this.#running.add(running)
     try {
       await running
@@ -122,6 +136,24 @@ export class AdminServer {
     } finally {
       this.#running.delete(running)
     }
+  }
+}
+
+/** @throws InputError */
+async function inputOf(request: IncomingMessage): Promise<unknown> {
+  const pieces: Buffer[] = []
+  let length = 0
+  for await (const piece of request) {
+    length += piece.length
+    // The rest is read, or there would be no answer.
+    if (length <= inputLimit) pieces.push(piece)
+  }
+  if (length === 0) return undefined
+  if (length > inputLimit) throw new InputError(`expected at most ${inputLimit} bytes`)
+  try {
+    return JSON.parse(Buffer.concat(pieces).toString())
+  } catch (cause) {
+    throw new InputError('expected JSON', { cause })
   }
 }
 

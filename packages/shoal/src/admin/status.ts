@@ -1,7 +1,11 @@
 import { hostname } from 'node:os'
 import type { Store } from '@shoal/store/store'
+import type { PeerStatus } from '@shoal/swarm/swarm'
 import type { Registry } from '@shoal/upstream/registry'
 import type { Metrics, ServedTotals } from '../metrics.ts'
+import type { Peers } from '../peers.ts'
+import type { Politeness } from '../politeness.ts'
+import type { Settings } from '../settings/schema.ts'
 import type { Storing } from '../storing.ts'
 import { version } from '../version.ts'
 
@@ -11,6 +15,7 @@ export type Status = {
   readonly node: string
   readonly peer_id: string | null
   readonly uptime_s: number
+  /** `open`, or `private:` and the token's fingerprint; null if the swarm is off. */
   readonly network: string | null
   readonly online: boolean
   readonly store: {
@@ -20,7 +25,15 @@ export type Status = {
     /** Why what is pulled is not stored; null if it is. */
     readonly problem: string | null
   }
-  readonly peers: readonly never[]
+  readonly peers: readonly PeerStatus[]
+  /** What peers are given. `resting`: why nothing is just now; null if it is. `max_rate` in bytes a second; null without limit. */
+  readonly uploads: {
+    readonly share: 'public' | 'none'
+    readonly resting: string | null
+    readonly max: number
+    readonly max_rate: number | null
+  }
+  readonly downloads: { readonly max_rate: number | null }
   readonly served: ServedTotals
   readonly upstreams: readonly UpstreamStatus[]
   /** Blobs that are arriving. */
@@ -42,16 +55,20 @@ export type UpstreamStatus = {
 export type Clients = ReadonlyMap<string, { readonly requests: number; readonly last: number }>
 
 export function statusOf(daemon: {
+  readonly settings: Settings
   readonly store: Store
   readonly storing: Storing
   readonly registries: ReadonlyMap<string, Registry>
   readonly metrics: Metrics
+  readonly peers: Peers
+  readonly politeness: Politeness
   readonly clients: Clients
   readonly maxBytes: number
   readonly startedAt: number
   readonly now: () => number
 }): Status {
-  const { store, storing, registries, metrics, clients, maxBytes, startedAt, now } = daemon
+  const { settings, store, storing, registries, metrics, peers, politeness, clients, maxBytes, startedAt, now } = daemon
+  const { share, max_uploads, max_upload_rate, max_download_rate } = settings.swarm
   const upstreams = [...registries.values()].flatMap(registry =>
     registry.endpoints.map((endpoint): UpstreamStatus => {
       const { state, requests, errors, rateLimit, limitedUntil } = endpoint.state
@@ -72,12 +89,14 @@ export function statusOf(daemon: {
   return {
     version,
     node: hostname(),
-    peer_id: null,
+    peer_id: peers.swarm?.peerId ?? null,
     uptime_s: Math.round((now() - startedAt) / 1000),
-    network: null,
+    network: peers.swarm?.network.name ?? null,
     online: upstreams.some(({ state }) => state !== 'open'),
     store: { ...store.held, max_bytes: maxBytes, problem: storing.problem ?? null },
-    peers: [],
+    peers: peers.swarm?.peers ?? [],
+    uploads: { share, resting: politeness.resting() ?? null, max: max_uploads, max_rate: max_upload_rate },
+    downloads: { max_rate: max_download_rate },
     served: metrics.served,
     upstreams,
     transfers: store.transfers.length,

@@ -2,13 +2,16 @@ import { constants } from 'node:fs'
 import { access, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { SourceError } from '@shoal/store/source'
-import { askDaemon, SilentDaemonError } from '../admin/client.ts'
+import type { CallBack } from '@shoal/swarm/call-back'
+import { askDaemon, haveDaemonTell, SilentDaemonError } from '../admin/client.ts'
 import type { Status } from '../admin/status.ts'
+import type { SwarmReport } from '../admin/swarm.ts'
 import { dockerStatus } from '../clients/docker.ts'
 import { portHolder } from '../port-holder.ts'
 import { type Listen, listen as listenFormat, sizeOn } from '../quantity.ts'
 import { registriesOf } from '../registries.ts'
 import type { Settings } from '../settings/schema.ts'
+import { firewallOf, swarmFindings } from './swarm-findings.ts'
 
 /** One thing that was looked at. `remedy` is what to do about it. */
 export type Finding = {
@@ -38,6 +41,7 @@ export async function doctorCommand(args: DoctorArguments): Promise<number> {
     await Promise.all([
       checkData(settings),
       checkDaemon(settings, answer),
+      status ? checkSwarm(args) : [],
       checkUpstreams(settings),
       checkDocker(args, status),
     ])
@@ -85,15 +89,32 @@ async function checkDaemon(settings: Settings, answer: Status | Error): Promise<
   if (answer instanceof SilentDaemonError)
     return [{ check, result: 'problem', message: answer.problem, remedy: answer.remedy }]
   if (!(answer instanceof Error)) return [{ check, result: 'ok', message: `version ${answer.version} is running` }]
-  const taken = await Promise.all(
-    [['mirror.listen', settings.mirror.listen] as const, ['admin.listen', settings.admin.listen] as const].map(
-      ([key, address]) => checkPort(key, address),
-    ),
-  )
+  const { mirror, admin, swarm } = settings
+  const addresses: readonly (readonly [string, Listen])[] = [
+    ['mirror.listen', mirror.listen],
+    ['admin.listen', admin.listen],
+    ...(swarm.enabled
+      ? ([
+          ['swarm.listen', swarm.listen],
+          ['swarm.transfer_listen', swarm.transfer_listen],
+        ] as const)
+      : []),
+  ]
+  const taken = await Promise.all(addresses.map(([key, address]) => checkPort(key, address)))
   return [
     { check, result: 'problem', message: 'is not running', remedy: 'start it with "shoal start"' },
     ...taken.flat(),
   ]
+}
+
+async function checkSwarm({ settings, env }: DoctorArguments): Promise<Finding[]> {
+  const report = await askDaemon<SwarmReport | null>(settings, 'swarm').catch((error: Error) => error)
+  if (report instanceof Error) return [{ check: 'swarm', result: 'warning', message: report.message }]
+  const lonely = !report || report.peers.connected === 0
+  const calledBack = lonely
+    ? []
+    : await haveDaemonTell<readonly CallBack[]>(settings, 'callback').catch((error: Error) => error)
+  return swarmFindings(report, calledBack, await firewallOf(process.platform, env['PATH'] ?? ''))
 }
 
 async function checkPort(key: string, address: Listen): Promise<Finding[]> {

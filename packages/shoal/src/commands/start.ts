@@ -3,8 +3,8 @@ import { mirrorUrl } from '../clients/docker.ts'
 import { startDaemon } from '../daemon.ts'
 import { createLog } from '../log.ts'
 import type { LoadedSettings } from '../settings/load.ts'
-import { dockerHub } from '../settings/schema.ts'
 import { version } from '../version.ts'
+import { networkText } from './peers.ts'
 
 /** The stop must be over before a supervisor loses patience, in ms. */
 const longestStop = 4800
@@ -34,10 +34,6 @@ export async function startCommand(args: {
     }
     for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.once(signal, stop)
   })
-  for (const registry of Object.keys(settings.upstreams)) {
-    if (registry !== dockerHub)
-      log.warn(`upstreams."${registry}" is read, and not served yet: this version mirrors ${dockerHub}`)
-  }
   const daemon = await startDaemon(settings, log)
   const { blobs, bytes } = daemon.held
   const at = ({ host, port }: { host: string; port: number }) => `${host.includes(':') ? `[${host}]` : host}:${port}`
@@ -49,6 +45,10 @@ export async function startCommand(args: {
     out(`  mirror  ${mirror}`)
     out(`  admin   ${admin}  (/metrics, /api/v1/status)`)
     out(`  data    ${settings.data_dir}  (${blobs} blobs, ${prettyBytes(bytes)} of ${prettyBytes(daemon.maxBytes)})`)
+    if (daemon.swarm) {
+      const { network, ports } = daemon.swarm
+      out(`  peers   ${networkText(network)}, ports ${ports.swarm} and ${ports.transfer}`)
+    }
     out('  docker  sudo npx shoal setup docker   points Docker at it; with --undo no longer')
   }
   await stopped

@@ -2,7 +2,9 @@ import prettyBytes from 'pretty-bytes'
 import { askDaemon } from '../admin/client.ts'
 import type { Status, UpstreamStatus } from '../admin/status.ts'
 import { plainTable } from '../plain-table.ts'
+import { rate } from '../quantity.ts'
 import type { Settings } from '../settings/schema.ts'
+import { networkText } from './peers.ts'
 
 /** `shoal status`: what the daemon does now. @throws DaemonError */
 export async function statusCommand(args: {
@@ -22,6 +24,7 @@ export async function statusCommand(args: {
     `store: ${store.blobs} blobs, ${prettyBytes(store.bytes)} of ${prettyBytes(store.max_bytes)}${transfers > 0 ? `; ${transfers} arriving` : ''}`,
   )
   if (store.problem !== null) out(`what is pulled passes through, and is not kept: ${store.problem}`)
+  for (const line of swarmLines(status)) out(line)
   const { local, peer, upstream } = served
   for (const [source, { requests, bytes }] of Object.entries({ local, peer, upstream }))
     if (requests > 0) out(`served from ${source}: ${requests} requests, ${prettyBytes(bytes)}`)
@@ -32,6 +35,29 @@ export async function statusCommand(args: {
     table.push([each.registry, each.endpoint, stateOf(each), each.requests, each.errors, rateLimitOf(each)])
   out(table.toString())
   return 0
+}
+
+/** Whom it sees, and what peers get. */
+export function swarmLines({
+  network,
+  peers,
+  uploads,
+  downloads,
+}: Pick<Status, 'network' | 'peers' | 'uploads' | 'downloads'>): string[] {
+  const downloadLimit =
+    downloads.max_rate === null ? [] : [`downloads: at most ${rate.format(downloads.max_rate)} in all`]
+  if (network === null) return ['peers: none, the swarm is off', ...downloadLimit]
+  const count = (...wanted: readonly string[]) => peers.filter(({ state }) => wanted.includes(state)).length
+  const there = count('connected', 'resting')
+  const banned = count('banned')
+  const more = banned > 0 ? `, ${banned} banned (see "shoal peers")` : ''
+  const { share, resting, max, max_rate } = uploads
+  const limit = max_rate === null ? '' : `, ${rate.format(max_rate)} in all`
+  const given =
+    share === 'none'
+      ? 'none, swarm.share is "none"'
+      : `at most ${max} at once${limit}${resting === null ? '' : `; they rest: ${resting}`}`
+  return [`peers: ${there} in the ${networkText(network)}${more}`, `uploads: ${given}`, ...downloadLimit]
 }
 
 function stateOf({ state }: UpstreamStatus): string {

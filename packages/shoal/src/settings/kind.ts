@@ -1,3 +1,5 @@
+import { isIPv4, isIPv6 } from 'node:net'
+import { networkOf } from '@shoal/swarm/network'
 import { z } from 'zod'
 import { isHost, listen, type Quantity, rate } from '../quantity.ts'
 
@@ -63,10 +65,32 @@ export const endpoint = z
     return z.NEVER
   })
 
-export const bootstrapPeer = z
-  .string({ error: 'expected "host", "host:port" or a multiaddr' })
-  .refine(
-    text =>
-      /^\/(?:ip4|ip6|dns|dns4|dns6|dnsaddr)(?:\/[^/\s]+)+$/.test(text) || isHost(text) || listen.parse(text) !== null,
-    { error: 'expected "host", "host:port" or a multiaddr such as "/ip4/10.0.0.5/tcp/3476"' },
-  )
+const peerExpected = 'expected "host", "host:port", "[IPv6]:port" or a multiaddr such as "/ip4/10.0.0.5/tcp/3476"'
+
+export const bootstrapPeer = z.string({ error: peerExpected }).refine(isBootstrapPeer, { error: peerExpected })
+
+/** What the swarm takes; that a peer id is one, it finds out at the start. */
+function isBootstrapPeer(text: string): boolean {
+  if (isHost(text) || isIPv6(text)) return true
+  const [, kind, host = '', port] =
+    /^\/(ip4|ip6|dns|dns4|dns6)\/([^/]+)\/tcp\/(\d{1,5})(?:\/p2p\/\w+)?$/.exec(text) ?? []
+  if (kind === undefined) return (listen.parse(text)?.port ?? 0) > 0
+  const isOfItsKind = kind === 'ip4' ? isIPv4 : kind === 'ip6' ? isIPv6 : isHost
+  return isOfItsKind(host) && Number(port) > 0 && Number(port) < 65_536
+}
+
+const tokenExpected = 'expected a whole token as "shoal network create" prints it, from "shoal-" on, or ""'
+
+export const networkToken = z
+  .string({ error: tokenExpected })
+  .refine(text => text === '' || isNetworkToken(text), { error: tokenExpected })
+  .transform(text => (text === '' ? null : text))
+
+function isNetworkToken(text: string): boolean {
+  try {
+    networkOf(text)
+    return true
+  } catch {
+    return false
+  }
+}

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createToken } from '@shoal/swarm/network'
 import fc from 'fast-check'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -142,8 +143,8 @@ test('every problem is named, with its line, key and what was expected', async c
   assert.match(at(7), 'mirror.listen: expected an address such as')
   assert.match(at(8), 'mirror.cached_only: expected true or false, got "yes"')
   assert.match(at(9), 'mirror.tls_cert: needs tls_key too')
-  assert.match(at(11), 'swarm.bootstrap[1]: expected "host", "host:port" or a multiaddr')
-  assert.match(at(12), /swarm\.token: expected the token[^5]*$/)
+  assert.match(at(11), 'swarm.bootstrap[1]: expected "host", "host:port", "[IPv6]:port" or a multiaddr')
+  assert.match(at(12), /swarm\.token: expected a whole token[^5]*$/)
   assert.match(at(14), 'upstreams."docker.io".endpoints[0]: expected http://')
   assert.match(at(15), 'upstreams."docker.io".username: needs password_file too')
   assert.match(at(16), 'upstreams.localthing: expected a registry')
@@ -155,16 +156,24 @@ test('every problem is named, with its line, key and what was expected', async c
   assert.is(found.length, 16)
 })
 
-test('mirror and admin cannot listen at one address, unless each takes any port', async context => {
+test('no two can listen at one address, unless each takes any port', async context => {
   const both = '[mirror]\nlisten = "127.0.0.1:5"\n[admin]\nlisten = " 127.0.0.1:5"\n'
   assert.equal(await problems(context, both), [
-    `${context.file}:4: admin.listen: 127.0.0.1:5 is mirror.listen too; give each a port of its own`,
+    `${context.file}:4: admin.listen: 127.0.0.1:5 has the port of mirror.listen; give each a port of its own`,
   ])
   assert.equal(await problems(context, null, { SHOAL_MIRROR_LISTEN: '127.0.0.1:3475' }), [
-    'SHOAL_MIRROR_LISTEN: mirror.listen: 127.0.0.1:3475 is admin.listen too; give each a port of its own',
+    'SHOAL_MIRROR_LISTEN: mirror.listen: 127.0.0.1:3475 has the port of admin.listen; give each a port of its own',
   ])
   assert.equal(await problems(context, both.replaceAll(':5', ':0')), [])
   assert.equal(await problems(context, both.replace('127', '128')), [])
+  const swarm = '[swarm]\nlisten = "0.0.0.0:3474"\ntransfer_listen = "[::]:5"\n'
+  assert.equal(await problems(context, swarm), [
+    `${context.file}:2: swarm.listen: 0.0.0.0:3474 has the port of mirror.listen; give each a port of its own`,
+  ])
+  assert.equal(await problems(context, swarm.replace('3474', '5')), [
+    `${context.file}:3: swarm.transfer_listen: [::]:5 has the port of swarm.listen; give each a port of its own`,
+  ])
+  assert.equal(await problems(context, `${swarm}enabled = false\n`), [])
 })
 
 test('a variable whose section is misspelt is refused', async context => {
@@ -181,6 +190,29 @@ test('a variable whose section is misspelt is refused', async context => {
 test('a value of another layer is blamed on that layer', async context => {
   const found = await problems(context, '[swarm]\nbootstrap = ["a"]\n', { SHOAL_SWARM_BOOTSTRAP: 'no t' })
   assert.match(found.join('\n'), /^SHOAL_SWARM_BOOTSTRAP: swarm\.bootstrap\[0\]/)
+})
+
+test('a peer that cannot be dialled is refused with its line', async context => {
+  const good = [
+    'desk',
+    'desk:1',
+    '10.0.0.7',
+    'fd00::7',
+    '[fd00::7]:1',
+    '/ip6/fd00::7/tcp/1',
+    '/dns/desk/tcp/1/p2p/12D3KooW',
+  ]
+  assert.equal(await problems(context, `[swarm]\nbootstrap = ${JSON.stringify(good)}`), [])
+  for (const bad of [
+    'desk:0',
+    'desk:70000',
+    '/ip4/999.0.0.5/tcp/1',
+    '/ip4/10.0.0.5/tcp/70000',
+    '/ip4/10.0.0.5/udp/1',
+  ]) {
+    const found = await problems(context, `[swarm]\nbootstrap = ["fine", "${bad}"]`)
+    assert.match(found.join(), `${context.file}:2: swarm.bootstrap[1]: expected "host", `, bad)
+  }
 })
 
 test('what is no table is refused', async context => {
@@ -251,6 +283,16 @@ test("a pod's service variables are not settings", async context => {
   assert.equal(await problems(context, null, env), [])
 })
 
+test('a token of a network is whole, and never shown', async context => {
+  const token = createToken()
+  assert.is((await load(context, `swarm.token = "${token}"`)).settings.swarm.token, token)
+  for (const wrong of [token.slice(0, -1), `${token.slice(0, 20)}x${token.slice(21)}`, 'hush']) {
+    const [problem = ''] = await problems(context, null, { SHOAL_SWARM_TOKEN: wrong })
+    assert.match(problem, 'SHOAL_SWARM_TOKEN: swarm.token: expected a whole token as "shoal network create" prints it')
+    assert.not.match(problem, wrong.slice(-4))
+  }
+})
+
 test('any valid values survive the way through the file', async context => {
   const values = fc.record({
     port: fc.nat(65535).filter(port => port !== 3475),
@@ -258,7 +300,7 @@ test('any valid values survive the way through the file', async context => {
     ttl: fc.nat(),
     flag: fc.boolean(),
     uploads: fc.integer({ min: 1, max: 1000 }),
-    token: fc.string({ minLength: 1, unit: 'grapheme' }).filter(text => !/\p{Cc}/u.test(text)),
+    token: fc.constant(null).map(createToken),
     authority: fc.constantFrom('after', 'before', 'never'),
     registry: fc.domain(),
     endpoints: fc.array(

@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createToken } from '@shoal/swarm/network'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { loadSettings } from './load.ts'
@@ -32,9 +33,10 @@ test('printing names origins, masks the token, and reads back as the same settin
   assert.ok(lines.some(line => /^ttl = "2m" +# env SHOAL_TAGS_TTL$/.test(line)))
   assert.equal((await load(context, lines.join('\n'))).settings, loaded.settings)
 
-  const secret = await load(context, '', { SHOAL_SWARM_TOKEN: 'hush' })
-  assert.is(secret.settings.swarm.token, 'hush')
-  assert.not.match(printSettings(secret).join('\n') + JSON.stringify(settingsJson(secret)), 'hush')
+  const token = createToken()
+  const secret = await load(context, '', { SHOAL_SWARM_TOKEN: token })
+  assert.is(secret.settings.swarm.token, token)
+  assert.not.match(printSettings(secret).join('\n') + JSON.stringify(settingsJson(secret)), token)
   assert.equal(JSON.parse(JSON.stringify(settingsJson(secret))).settings.mirror, {
     listen: '127.0.0.1:3474',
     cached_only: false,

@@ -1,5 +1,5 @@
 import type { z } from 'zod'
-import { listen } from '../quantity.ts'
+import { type Listen, listen } from '../quantity.ts'
 import { namesUnder, settingKeys } from './key.ts'
 import type { Layers, Origin } from './layers.ts'
 import { aboutOf } from './schema.ts'
@@ -50,18 +50,29 @@ export function problemsAcrossKeys(layers: Layers): Problem[] {
     const value = at(layers.values, path)
     return value !== undefined && value !== '' && value !== false
   }
-  const addressAt = (section: string) => {
-    const value = at(layers.values, [section, 'listen'])
+  const listeners = [
+    ['mirror', 'listen'],
+    ['admin', 'listen'],
+    ...(at(layers.values, ['swarm', 'enabled']) === false
+      ? []
+      : [
+          ['swarm', 'listen'],
+          ['swarm', 'transfer_listen'],
+        ]),
+  ].flatMap(path => {
+    const value = at(layers.values, path)
     const address = typeof value === 'string' ? listen.parse(value) : null
-    return address === null || address.port === 0 ? null : listen.format(address).toLowerCase()
-  }
-  const mirror = addressAt('mirror')
-  if (mirror !== null && mirror === addressAt('admin')) {
-    // The one that was given is blamed, not the other's default.
-    const blamed = layers.originOf(['admin', 'listen']).text === 'default' ? 'mirror' : 'admin'
-    const other = blamed === 'mirror' ? 'admin' : 'mirror'
-    complain([blamed, 'listen'], `${mirror} is ${other}.listen too; give each a port of its own`)
-  }
+    return address === null || address.port === 0 ? [] : [{ path, address }]
+  })
+  for (const [index, later] of listeners.entries())
+    for (const earlier of listeners.slice(0, index)) {
+      if (!overlap(earlier.address, later.address)) continue
+      // The one that was given is blamed, not the other's default.
+      const isDefault = layers.originOf(later.path).text === 'default'
+      const [blamed, other] = isDefault ? [earlier, later] : [later, earlier]
+      const text = `${listen.format(blamed.address)} has the port of ${pathText(other.path)}; give each a port of its own`
+      complain(blamed.path, text)
+    }
   for (const [one, other] of [
     ['tls_cert', 'tls_key'],
     ['tls_key', 'tls_cert'],
@@ -76,6 +87,13 @@ export function problemsAcrossKeys(layers: Layers): Problem[] {
     if (given(password) && !given(user)) complain(password, 'needs username too')
   }
   return problems
+}
+
+/** Whether two cannot be listened at at once. */
+function overlap(one: Listen, other: Listen): boolean {
+  const isAny = ({ host }: Listen) => host === '0.0.0.0' || host === '::'
+  const isSame = one.host.toLowerCase() === other.host.toLowerCase()
+  return one.port === other.port && (isSame || isAny(one) || isAny(other))
 }
 
 function shown(value: unknown): string {

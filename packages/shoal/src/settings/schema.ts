@@ -1,6 +1,6 @@
 import { z } from 'zod'
-import { duration, listen, size } from '../quantity.ts'
-import { type About, about, bootstrapPeer, endpoint, flag, limit, path, quantity, text } from './kind.ts'
+import { duration, listen, listenIp, size } from '../quantity.ts'
+import { type About, about, bootstrapPeer, endpoint, flag, limit, networkToken, path, quantity, text } from './kind.ts'
 import { isRegistryName } from './registry-name.ts'
 import type { Path } from './tree.ts'
 
@@ -29,20 +29,18 @@ const sections = {
   }),
   swarm: section('swarm', {
     enabled: flag(true, 'take part in the LAN'),
-    listen: quantity(listen, '0.0.0.0:3476', 'who is there, and who has what (libp2p)'),
-    transfer_listen: quantity(listen, '0.0.0.0:3477', 'where peers fetch content'),
+    listen: quantity(listenIp, '0.0.0.0:3476', 'who is there, and who has what (libp2p)'),
+    transfer_listen: quantity(listenIp, '0.0.0.0:3477', 'where peers fetch content'),
     mdns: flag(true, 'find peers by multicast DNS'),
     bootstrap: z
       .array(bootstrapPeer, { error: 'expected a list, such as ["host:3476"]' })
       .readonly()
       .register(about, { default: [], description: 'peers on other subnets: host, host:port or multiaddr' }),
-    token: text(
-      'the token that "shoal network create" printed, or ""',
-      'of a private network; empty: the open LAN network',
-      {
-        secret: true,
-      },
-    ),
+    token: networkToken.register(about, {
+      default: '',
+      description: 'of a private network; empty: the open LAN network',
+      secret: true,
+    }),
     share: z
       .enum(['public', 'none'], { error: 'expected "public" or "none"' })
       .register(about, { default: 'public', description: 'what peers may have: public content, or none' }),
@@ -66,6 +64,12 @@ const sections = {
       .register(about, {
         default: 'after',
         description: 'when the registry itself is asked for a tag: after, before or never',
+      }),
+    from_peers: z
+      .enum(['private', 'always', 'never'], { error: 'expected "private", "always" or "never"' })
+      .register(about, {
+        default: 'private',
+        description: 'when peers are believed about tags: in a private network, always or never',
       }),
   }),
 }

@@ -1,0 +1,50 @@
+import type { PeerStatus } from '@shoal/swarm/swarm'
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { swarmLines } from './status.ts'
+
+const peer = (state: PeerStatus['state']): PeerStatus => ({
+  id: state,
+  name: state,
+  addresses: [],
+  blobs: 0,
+  rtt_ms: null,
+  received_bytes: 0,
+  sent_bytes: 0,
+  state,
+  ban: null,
+})
+const uploads = { share: 'public', resting: null, max: 8, max_rate: null } as const
+const downloads = { max_rate: null }
+
+test('status says whom it sees, and what peers get', () => {
+  const peers = [peer('connected'), peer('resting'), peer('away')]
+  assert.equal(swarmLines({ network: 'open', peers, uploads, downloads }), [
+    'peers: 2 in the open network of the LAN',
+    'uploads: at most 8 at once',
+  ])
+  assert.equal(
+    swarmLines({
+      network: 'private:1a2b3c4d',
+      peers: [...peers, peer('banned')],
+      uploads: { ...uploads, resting: 'on battery', max_rate: 20_000_000 },
+      downloads: { max_rate: 5_000_000 },
+    }),
+    [
+      'peers: 2 in the private network 1a2b3c4d, 1 banned (see "shoal peers")',
+      'uploads: at most 8 at once, 20MB/s in all; they rest: on battery',
+      'downloads: at most 5MB/s in all',
+    ],
+  )
+})
+
+test('status says what is off', () => {
+  assert.equal(swarmLines({ network: null, peers: [], uploads, downloads }), ['peers: none, the swarm is off'])
+  const share = { ...uploads, share: 'none', resting: 'on battery' } as const
+  assert.is(
+    swarmLines({ network: 'open', peers: [], uploads: share, downloads })[1],
+    'uploads: none, swarm.share is "none"',
+  )
+})
+
+test.run()
