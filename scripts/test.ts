@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * `npm test [-- SUITE …]`: runs the suites, each test file in a process of its own, and closes with one line that counts
- * them all. Suites: check, lint, unit, internet, daemon, faults, clients; all of them if none is named.
+ * them all. Suites: check, lint, unit, internet, daemon, swarm, faults, clients, lan; all of them if none is named.
  */
 
 type Count = { passed: number; failed: number; skipped: number }
@@ -21,8 +21,11 @@ const suites: Record<string, { command: readonly string[] } | { files: readonly 
   unit: { files: ['packages/*/src/**/*.test.ts'], parallel: availableParallelism() },
   internet: { files: ['scripts/**/*.test.ts'], parallel: availableParallelism() },
   daemon: { files: ['test/daemon/*.test.ts'], parallel: 1 },
+  swarm: { files: ['test/swarm/*.test.ts'], parallel: 1 },
   faults: { files: ['test/faults/*.test.ts'], parallel: 1 },
   clients: { files: ['test/clients/*.test.ts'], parallel: 1 },
+  // Its hosts wait more than they work.
+  lan: { files: ['test/lan/*.test.ts'], parallel: 2 },
 }
 
 function run(command: string, args: readonly string[]): Promise<{ code: number; output: string }> {

@@ -56,14 +56,34 @@ export class NetworkNamespace implements AsyncDisposable {
     await execute('ip', ['-n', this.name, ...args])
   }
 
+  /** `tc` for the queues of its links. @throws if it fails */
+  async tc(...args: readonly string[]): Promise<void> {
+    await execute('tc', ['-n', this.name, ...args])
+  }
+
+  /** Sets what the kernel has below /proc/sys/net. @param name `ipv4/ip_forward` */
+  async set(name: string, value: number): Promise<void> {
+    await this.execute('sh', ['-c', `echo ${value} > /proc/sys/net/${name}`])
+  }
+
+  /** The arguments with which `ip` runs a command in it. */
+  inside(command: string, args: readonly string[]): string[] {
+    return ['netns', 'exec', this.name, command, ...args]
+  }
+
+  /** The arguments with which `nsenter` runs a command in it that needs this machine's own /sys, as for its cgroups. */
+  onlyNetwork(command: string, args: readonly string[]): string[] {
+    return [`--net=/run/netns/${this.name}`, '--', command, ...args]
+  }
+
   /** Runs a command in it to its end. @throws if its exit status is not 0 */
   execute(command: string, args: readonly string[]): Promise<{ stdout: Buffer; stderr: Buffer }> {
-    return execute('ip', ['netns', 'exec', this.name, command, ...args], { encoding: 'buffer' })
+    return execute('ip', this.inside(command, args), { encoding: 'buffer' })
   }
 
   /** Starts a program in it. What is left of it when the namespace is removed is killed. */
   start(command: string, args: readonly string[], { env }: { readonly env: Environment }): RunningProcess {
-    const started = new RunningProcess('ip', ['netns', 'exec', this.name, command, ...args], { env })
+    const started = new RunningProcess('ip', this.inside(command, args), { env })
     this.#opened.use(started)
     return started
   }

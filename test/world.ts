@@ -11,6 +11,8 @@ export type Answer = { readonly status: number; readonly headers: IncomingHttpHe
 
 export type WorldOptions = {
   readonly internet?: InternetOptions
+  /** One that others ask, too, in place of one of its own. */
+  readonly shared?: Internet
   /** More settings, by flag without dashes in front: `{'tags-ttl': '1ms'}`. */
   readonly settings?: Readonly<Record<string, string>>
 }
@@ -21,16 +23,24 @@ export class World implements AsyncDisposable {
   readonly folder: string
   readonly log: string[] = []
   daemon!: Daemon
+  readonly #ownsInternet: boolean
   readonly #settings: Readonly<Record<string, string>>
 
-  private constructor(internet: Internet, folder: string, settings: Readonly<Record<string, string>>) {
+  private constructor(
+    internet: Internet,
+    ownsInternet: boolean,
+    folder: string,
+    settings: Readonly<Record<string, string>>,
+  ) {
     this.internet = internet
     this.folder = folder
+    this.#ownsInternet = ownsInternet
     this.#settings = settings
   }
 
-  static async open({ internet: options = {}, settings = {} }: WorldOptions = {}): Promise<World> {
-    const world = new World(await Internet.open(options), await mkdtemp(join(tmpdir(), 'shoal-test-')), settings)
+  static async open({ internet: options = {}, shared, settings = {} }: WorldOptions = {}): Promise<World> {
+    const folder = await mkdtemp(join(tmpdir(), 'shoal-test-'))
+    const world = new World(shared ?? (await Internet.open(options)), shared === undefined, folder, settings)
     await world.start()
     return world
   }
@@ -83,7 +93,7 @@ export class World implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.daemon.close()
-    await this.internet.close()
+    if (this.#ownsInternet) await this.internet.close()
     await rm(this.folder, { recursive: true, force: true })
   }
 }

@@ -15,17 +15,19 @@ export type EndpointOptions = {
   handler: Handler
   /** Asked about each request, before anything else. */
   intercept: Intercept
+  /** Where it listens, and what its URL names. @default '127.0.0.1' */
+  address?: string | undefined
   /** 0: any that is free. */
   port?: number | undefined
   tls?: Tls | undefined
 }
 
-/** A server on 127.0.0.1 that logs its requests, applies faults, and can go down and come up again on its port. */
+/** A server that logs its requests, applies faults, and can go down and come up again on its port. */
 export class Endpoint {
   readonly url: string
   readonly #server: Server
   readonly #sockets: Set<Socket>
-  readonly #port: number
+  readonly #address: AddressInfo
 
   static async open(options: EndpointOptions): Promise<Endpoint> {
     const serve = (request: IncomingMessage, response: ServerResponse) => void answer(options, request, response)
@@ -37,16 +39,17 @@ export class Endpoint {
       sockets.add(socket)
       socket.once('close', () => sockets.delete(socket))
     })
-    server.listen(options.port ?? 0, '127.0.0.1')
+    const { address = '127.0.0.1', port = 0 } = options
+    server.listen(port, address)
     await once(server, 'listening')
-    return new Endpoint(server, sockets, options.tls ? 'https' : 'http')
+    return new Endpoint(server, sockets, `${options.tls ? 'https' : 'http'}://${address}`)
   }
 
-  private constructor(server: Server, sockets: Set<Socket>, scheme: string) {
+  private constructor(server: Server, sockets: Set<Socket>, origin: string) {
     this.#server = server
     this.#sockets = sockets
-    this.#port = (server.address() as AddressInfo).port
-    this.url = `${scheme}://127.0.0.1:${this.#port}`
+    this.#address = server.address() as AddressInfo
+    this.url = `${origin}:${this.#address.port}`
   }
 
   /** Closes the port and every connection. */
@@ -61,7 +64,7 @@ export class Endpoint {
   /** Listens again, on the same port. */
   async up(): Promise<void> {
     if (this.#server.listening) return
-    this.#server.listen(this.#port, '127.0.0.1')
+    this.#server.listen(this.#address.port, this.#address.address)
     await once(this.#server, 'listening')
   }
 }
@@ -71,6 +74,7 @@ async function answer(options: EndpointOptions, request: IncomingMessage, respon
   const entry = {
     time: Date.now(),
     server: name,
+    client: request.socket.remoteAddress ?? '',
     method: request.method ?? '',
     path: request.url ?? '',
     headers: request.headers,

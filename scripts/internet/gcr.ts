@@ -26,6 +26,7 @@ export class Gcr {
     images: Images
     log: Log
     tls?: Tls | undefined
+    address?: string | undefined
     port?: number | undefined
   }): Promise<Gcr> {
     const gcr = new Gcr(options.images)

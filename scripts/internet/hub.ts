@@ -17,6 +17,7 @@ export type HubOptions = {
   images: Images
   log: Log
   tls?: Tls | undefined
+  address?: string | undefined
   port?: number | undefined
   tokenPort?: number | undefined
   cdnPort?: number | undefined
@@ -39,8 +40,8 @@ export class Hub {
 
   static async open(options: HubOptions): Promise<Hub> {
     const hub = new Hub(options)
-    const { log, tls } = options
-    const shared = { log, tls, intercept: (request: Entry) => hub.intercept?.(request) }
+    const { log, tls, address } = options
+    const shared = { log, tls, address, intercept: (request: Entry) => hub.intercept?.(request) }
     await using opened = new AsyncDisposableStack()
     const listen = async (name: ServerName, port: number | undefined, handler: Handler) => {
       const endpoint = await Endpoint.open({ ...shared, name, port, handler })

@@ -15,6 +15,8 @@ export type InternetOptions = {
   big?: number
   /** For big layers, which the next run finds there. @default a temporary one, removed by `close` */
   folder?: string
+  /** Where all servers listen, and what their URLs name; not with `tls`. @default '127.0.0.1' */
+  address?: string
   /** @default any that is free, as for the other ports */
   hubPort?: number
   tokenPort?: number
@@ -26,7 +28,7 @@ export type InternetOptions = {
   password?: string
 }
 
-/** The part of the internet that pulls of images need: Docker Hub and mirror.gcr.io, on 127.0.0.1. */
+/** The part of the internet that pulls of images need: Docker Hub and mirror.gcr.io. */
 export class Internet {
   readonly hub: Hub
   readonly gcr: Gcr
@@ -43,7 +45,7 @@ export class Internet {
     opened.defer(() => rm(temporary, { recursive: true, force: true }))
     const certificate = options.tls ? await makeCertificate(temporary) : undefined
     const images = await Images.make(resolve(options.folder ?? temporary), big)
-    const shared = { images, log: new Log(), tls: certificate }
+    const shared = { images, log: new Log(), tls: certificate, address: options.address }
     const hub = await Hub.open({ ...shared, port: hubPort, tokenPort, cdnPort, users: new Map([[user, password]]) })
     opened.defer(() => hub.down())
     const gcr = await Gcr.open({ ...shared, port: gcrPort })

@@ -8,6 +8,8 @@ export type Entry = {
   /** When it came, in ms since 1970. */
   time: number
   server: ServerName
+  /** The address that it came from. */
+  client: string
   method: string
   /** With the query. */
   path: string
@@ -26,7 +28,9 @@ export type Entry = {
 }
 
 /** Fields that must be equal; `path` is a part of the path, or matches it. */
-export type Filter = Partial<Pick<Entry, 'server' | 'method' | 'status' | 'user' | 'finished' | 'closed'>> & {
+export type Filter = Partial<
+  Pick<Entry, 'server' | 'client' | 'method' | 'status' | 'user' | 'finished' | 'closed'>
+> & {
   path?: string | RegExp
 }
 

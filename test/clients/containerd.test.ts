@@ -1,6 +1,8 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Internet } from '../../scripts/internet/internet.ts'
 import { testUnless, whyNot } from '../prerequisites.ts'
+import { ShoalProcess } from '../shoal-process.ts'
 import { ClientWorld } from './client-world.ts'
 import { Containerd } from './containerd.ts'
 import { testPulls } from './pulls.ts'
@@ -27,6 +29,22 @@ containerdTest('containerd asks for ns=docker.io, and hears where each answer is
   assert.equal(await heard(), [`shoal; fwd=miss; detail=\\"${hub}\\"`])
   await client.forget()
   assert.equal(await heard(), ['shoal; hit; detail=local'])
+})
+
+containerdTest('containerd pulls from a registry that Shoal serves beside Docker Hub', async () => {
+  await using office = await Internet.open()
+  await using internet = await Internet.open()
+  const env = { SHOAL_UPSTREAMS_REGISTRY_OFFICE_5000_ENDPOINTS: office.hub.url }
+  await using shoal = await ShoalProcess.start({ internet, env })
+  await using client = await Containerd.start(shoal)
+  await client.mirror('registry.office:5000', shoal)
+  const { status, stdout, stderr } = await client.pull('registry.office:5000/library/busybox')
+  assert.is(status, 0, stdout + stderr)
+  assert.equal(client.wanted, [])
+  assert.equal(internet.log.entries, [])
+  await office.hub.down()
+  await client.forget()
+  assert.is((await client.pull('registry.office:5000/library/busybox')).status, 0)
 })
 
 test.run()

@@ -1,6 +1,8 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { formatReference, parseReference } from '@shoal/oci/reference'
+import type { NetworkNamespace } from '../network-namespace.ts'
 import {
   type Ended,
   type Environment,
@@ -20,16 +22,15 @@ export class Containerd implements Client {
   readonly #folder: string
   readonly #proxy: ClosedProxy
   readonly #env: Environment
+  readonly #namespace: NetworkNamespace | undefined
   #process: RunningProcess | undefined
 
-  static async start(shoal: ShoalProcess): Promise<Containerd> {
+  /** @param namespace where it runs; there, nobody hears what it wants from the internet */
+  static async start(shoal: Pick<ShoalProcess, 'mirror'>, namespace?: NetworkNamespace): Promise<Containerd> {
     const folder = await mkdtemp(join(tmpdir(), 'containerd-'))
-    const containerd = new Containerd(folder, await ClosedProxy.open())
+    const containerd = new Containerd(folder, await ClosedProxy.open(), namespace)
     try {
-      const hosts = containerd.#path('certs.d', 'docker.io')
-      await mkdir(hosts, { recursive: true })
-      const hostsToml = await documented('/etc/containerd/certs.d/docker.io/hosts.toml', shoal)
-      await writeFile(join(hosts, 'hosts.toml'), hostsToml)
+      await containerd.mirror('docker.io', shoal)
       await containerd.#start()
     } catch (error) {
       await containerd[Symbol.asyncDispose]()
@@ -38,7 +39,8 @@ export class Containerd implements Client {
     return containerd
   }
 
-  private constructor(folder: string, proxy: ClosedProxy) {
+  private constructor(folder: string, proxy: ClosedProxy, namespace: NetworkNamespace | undefined) {
+    this.#namespace = namespace
     this.#folder = folder
     this.#proxy = proxy
     this.#env = plainEnvironment({
@@ -55,6 +57,16 @@ export class Containerd implements Client {
     return this.#proxy.wanted
   }
 
+  /** Has it ask Shoal for what a registry has, from the next pull on. */
+  async mirror(registry: string, shoal: Pick<ShoalProcess, 'mirror'>): Promise<void> {
+    const hosts = this.#path('certs.d', registry)
+    await mkdir(hosts, { recursive: true })
+    const text = await documented('/etc/containerd/certs.d/docker.io/hosts.toml', shoal)
+    const server = registry === 'docker.io' ? 'registry-1.docker.io' : registry
+    await writeFile(join(hosts, 'hosts.toml'), text.replace('registry-1.docker.io', server))
+  }
+
+  /** @param repository of Docker Hub, or with the registry that it is of */
   pull(repository: string, ...flags: string[]): Promise<Ended> {
     return this.#ctr('images', 'pull', '--hosts-dir', this.#path('certs.d'), ...flags, nameOf(repository))
   }
@@ -83,7 +95,7 @@ export class Containerd implements Client {
     ]
     await writeFile(this.#path('config.toml'), config.join('\n'))
     const args = ['--config', this.#path('config.toml')]
-    const started = new RunningProcess('containerd', args, { env: this.#env, cwd: this.#folder })
+    const started = new RunningProcess(...this.#inside('containerd', args), { env: this.#env, cwd: this.#folder })
     this.#process = started
     await until(
       async () => {
@@ -95,7 +107,11 @@ export class Containerd implements Client {
   }
 
   #ctr(...args: string[]): Promise<Ended> {
-    return run('ctr', args, { env: this.#env, cwd: this.#folder })
+    return run(...this.#inside('ctr', args), { env: this.#env, cwd: this.#folder })
+  }
+
+  #inside(command: string, args: readonly string[]): [string, readonly string[]] {
+    return this.#namespace ? ['ip', this.#namespace.inside(command, args)] : [command, args]
   }
 
   #path(...names: string[]): string {
@@ -112,5 +128,5 @@ export class Containerd implements Client {
 }
 
 function nameOf(repository: string): string {
-  return `docker.io/${repository}:latest`
+  return formatReference(parseReference(repository))
 }

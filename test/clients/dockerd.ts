@@ -1,6 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { NetworkNamespace } from '../network-namespace.ts'
 import { whyNot } from '../prerequisites.ts'
 import { type Ended, type Environment, plainEnvironment, RunningProcess, run, until } from '../shoal-process.ts'
 import { done } from './client.ts'
@@ -16,18 +17,23 @@ export class Dockerd implements AsyncDisposable {
   readonly folder: string
   readonly env: Environment
   readonly #proxy: ClosedProxy
+  readonly #namespace: NetworkNamespace | undefined
   #process: RunningProcess | undefined
 
-  private constructor(folder: string, proxy: ClosedProxy) {
+  private constructor(folder: string, proxy: ClosedProxy, namespace: NetworkNamespace | undefined) {
     this.folder = folder
+    this.#namespace = namespace
     this.#proxy = proxy
     this.env = plainEnvironment({ ...proxy.env, HOME: folder, TMPDIR: folder, DOCKER_HOST: this.host })
   }
 
-  /** @param daemonJson the text of daemon.json */
-  static async start(daemonJson: string): Promise<Dockerd> {
+  /**
+   * @param daemonJson the text of daemon.json
+   * @param namespace where it runs; there, nobody hears what it wants from the internet
+   */
+  static async start(daemonJson: string, namespace?: NetworkNamespace): Promise<Dockerd> {
     const folder = await mkdtemp(join(tmpdir(), 'dockerd-'))
-    const dockerd = new Dockerd(folder, await ClosedProxy.open())
+    const dockerd = new Dockerd(folder, await ClosedProxy.open(), namespace)
     try {
       await writeFile(dockerd.daemonJson, daemonJson)
       await dockerd.start()
@@ -58,7 +64,10 @@ export class Dockerd implements AsyncDisposable {
     // Works on every file system. The namespaces matter where the machine's own containerd is running.
     args.push('--storage-driver', 'vfs', '--containerd-namespace', 'shoal-test')
     args.push('--containerd-plugins-namespace', 'shoal-test-plugins')
-    const started = new RunningProcess('dockerd', args, { env: this.env, cwd: this.folder })
+    const options = { env: this.env, cwd: this.folder }
+    const started = this.#namespace
+      ? new RunningProcess('nsenter', this.#namespace.onlyNetwork('dockerd', args), options)
+      : new RunningProcess('dockerd', args, options)
     this.#process = started
     await until(
       async () => {

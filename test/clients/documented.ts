@@ -9,7 +9,7 @@ const usual = '127.0.0.1:3474'
  * What docs/clients.md says to write into a file, with this mirror's address in place of the usual one. There, a
  * line that ends with the path and a colon is followed by the fenced text.
  */
-export async function documented(path: string, shoal: ShoalProcess): Promise<string> {
+export async function documented(path: string, shoal: Pick<ShoalProcess, 'mirror'>): Promise<string> {
   const document = await readFile(join(root, 'docs', 'clients.md'), 'utf8')
   const [block, ...more] = [...document.matchAll(/`([^`\n]+)`:\n\n```\w+\n(.*?)^```$/gms)].filter(
     ([, named]) => named === path,

@@ -1,9 +1,10 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { createToken } from '../../packages/swarm/src/network.ts'
 import { Internet } from '../../scripts/internet/internet.ts'
 import {
   type Ended,
@@ -16,7 +17,7 @@ import {
 } from '../shoal-process.ts'
 import { fetchWhole } from '../world.ts'
 
-const commands = ['start', 'status', 'ls', 'verify', 'config', 'doctor', 'setup']
+const commands = ['start', 'status', 'peers', 'network', 'ls', 'verify', 'config', 'doctor', 'setup']
 
 /** Where nobody listens, and no Docker is. */
 const nobody = { SHOAL_ADMIN_LISTEN: '127.0.0.1:1', DOCKER_HOST: 'unix:///nowhere/docker.sock', HOME: '/nowhere' }
@@ -66,6 +67,13 @@ const wrong: [args: string[], message: string][] = [
   [['ls', '--config'], `'--config <file>' argument missing`],
   [['setup'], `missing required argument 'client'`],
   [['setup', 'dokcer'], 'no set-up for "dokcer"'],
+  [['peers', '--unban'], `'--unban <peer>' argument missing`],
+  [['network'], `missing required argument 'action'`],
+  [['network', 'jion'], '"network jion" is not known: use create, join, leave'],
+  [['network', 'join'], 'name the token, or "-"'],
+  [['network', 'join', 'shoal-abc'], 'this is not a whole token'],
+  [['network', 'create', 'x'], '"network create" takes no token'],
+  [['network', 'leave', 'x'], '"network leave" takes no token'],
 ]
 for (const [args, message] of wrong) {
   test(`wrong usage: shoal ${args.join(' ')}`, async () => {
@@ -121,8 +129,27 @@ test('a reader that has seen enough is no error', async () => {
   assert.equal([status, stdout, stderr], [0, '', ''])
 })
 
-test('without a daemon status and ls say in one line how to come by one', async () => {
-  for (const args of [['status'], ['ls'], ['status', '--json'], ['ls', '--json']]) {
+test('network create prints a new token each time, and needs nothing', async () => {
+  const env = { ...nobody, SHOAL_DATA_DIR: '/nowhere/data' }
+  const first = done(await shoal(['network', 'create'], env))
+  assert.match(first, /^shoal-[\w-]{48}\n$/)
+  const { token } = JSON.parse(done(await shoal(['network', 'create', '--json'], env)))
+  assert.match(token, /^shoal-[\w-]{48}$/)
+  assert.is.not(`${token}\n`, first)
+})
+
+test('network join says where the settings have the token that decides', async () => {
+  const env = { ...nobody, SHOAL_SWARM_TOKEN: createToken() }
+  for (const args of [['join', createToken()], ['leave']]) {
+    const said = failed(await shoal(['network', ...args], env), { status: 1, lines: 1 })
+    assert.match(said, 'swarm.token says which network this machine is in: change it at SHOAL_SWARM_TOKEN')
+    assert.not.match(said, env.SHOAL_SWARM_TOKEN)
+  }
+})
+
+test('without a daemon commands say in one line how to come by one', async () => {
+  const networks = [['network', 'join', createToken()], ['network', 'leave'], ['peers'], ['peers', '--unban', 'ada']]
+  for (const args of [['status'], ['ls'], ['status', '--json'], ['ls', '--json'], ...networks]) {
     const said = failed(await shoal(args), { status: 1, lines: 1 })
     assert.match(said, 'no shoal daemon answers at http://127.0.0.1:1: start one with "shoal start"')
   }
@@ -238,6 +265,21 @@ test('a port that is taken is named with its holder, and with the setting for an
   }
 })
 
+test('doctor names who has a port that the daemon would want', async () => {
+  if (process.platform !== 'linux') return
+  const holder = createServer()
+  await new Promise<void>(resolve => holder.listen(0, '127.0.0.1', resolve))
+  try {
+    const { port } = holder.address() as AddressInfo
+    const env = { ...nobody, SHOAL_SWARM_TRANSFER_LISTEN: `0.0.0.0:${port}` }
+    const taken = `swarm.transfer_listen: 0.0.0.0:${port} is taken by `
+    assert.match((await shoal(['doctor'], env)).stdout, taken)
+    assert.not.match((await shoal(['doctor'], { ...env, SHOAL_SWARM_ENABLED: 'false' })).stdout, taken)
+  } finally {
+    holder.close()
+  }
+})
+
 test('files of settings that are not what they should be are named', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'shoal-settings-'))
   try {
@@ -274,21 +316,6 @@ test('files of settings that are not what they should be are named', async () =>
   } finally {
     await rm(folder, { recursive: true })
   }
-})
-
-test('start warns of registries that are not served yet', async () => {
-  await using internet = await Internet.open()
-  const env = { SHOAL_UPSTREAMS_QUAY_IO_ENDPOINTS: 'https://quay.example' }
-  await using shoal = await ShoalProcess.start({ internet, env })
-  assert.is(await shoal.stop(), 0)
-  const lines = shoal.process.output.stderr
-    .trimEnd()
-    .split('\n')
-    .map(line => JSON.parse(line))
-  assert.equal(
-    lines.filter(({ level }) => level === 40).map(({ msg }) => msg),
-    ['upstreams."quay.io" is read, and not served yet: this version mirrors docker.io'],
-  )
 })
 
 for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) {
