@@ -1,0 +1,67 @@
+import type { Content } from '../../scripts/internet/content.ts'
+import type { Image } from '../../scripts/internet/image.ts'
+import type { Recipe } from '../../scripts/internet/images.ts'
+import { Internet } from '../../scripts/internet/internet.ts'
+import type { Entry, Filter } from '../../scripts/internet/log.ts'
+import { type Rule, Switchboard } from '../../scripts/internet/switchboard.ts'
+import { serveCalls } from './agent.ts'
+
+/** The stand-in internet, as a program. */
+
+export type Blob = Pick<Content, 'digest' | 'size'>
+
+/** An image without its bytes. */
+export type Outline = {
+  readonly repository: string
+  readonly manifest: Blob
+  readonly config: Blob
+  readonly layers: readonly (Blob & { readonly diffId: string })[]
+}
+
+export type Asked = Pick<
+  Entry,
+  'server' | 'client' | 'method' | 'path' | 'status' | 'bytes' | 'user' | 'range' | 'finished'
+>
+
+export type InternetCalls = typeof calls
+
+const net = await Internet.open({ address: process.argv[2] ?? '' })
+const faults = await Switchboard.open(net)
+
+function outlineOf(repository: string, { manifest, config, layers }: Image): Outline {
+  const blobOf = ({ digest, size }: Content): Blob => ({ digest, size })
+  const outlines = layers.map(layer => ({ ...blobOf(layer), diffId: layer.diffId }))
+  return { repository, manifest: blobOf(manifest), config: blobOf(config), layers: outlines }
+}
+
+const calls = {
+  urls: () => ({ gcr: net.gcr.url, hub: net.hub.url }),
+
+  add: async (recipe: Recipe & { layers: number[] }) => outlineOf(recipe.repository, await net.add(recipe)),
+
+  image: ({ repository, reference }: { repository: string; reference?: string }) =>
+    outlineOf(repository, net.images.image(repository, reference)),
+
+  async log(filter: Omit<Filter, 'path'> & { path?: string }): Promise<readonly Asked[]> {
+    return net.log.requests(filter).map(({ server, client, method, path, status, bytes, user, range, finished }) => {
+      return { server, client, method, path, status, bytes, user, range, finished }
+    })
+  },
+
+  clear: () => net.log.clear(),
+
+  /** Resolves when no request is under way. */
+  idle: () => net.log.idle(),
+
+  async fault(rules: readonly Rule[]): Promise<void> {
+    const answer = await fetch(faults.url, { method: 'PUT', body: JSON.stringify(rules) })
+    if (!answer.ok) throw new Error(await answer.text())
+  },
+
+  down: () => Promise.all([net.hub.down(), net.gcr.down()]),
+  up: () => Promise.all([net.hub.up(), net.gcr.up()]),
+  expireTokens: () => net.hub.expireTokens(),
+  limit: (remaining: number) => Object.assign(net.hub.rateLimit, { remaining }),
+}
+
+serveCalls(calls)
