@@ -38,7 +38,7 @@ export async function coldBlob(folder: string, runs: number): Promise<void> {
         return { seconds }
       },
       async shoal() {
-        const { program, mirror } = await startShoal(folder, [url], ca)
+        const { program, mirror } = await startShoal(folder, { endpoints: [url], ca })
         return through(program, mirror, 'shoal')
       },
       async 'docker-registry'() {

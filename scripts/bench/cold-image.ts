@@ -30,7 +30,7 @@ export async function coldImage(folder: string, runs: number): Promise<void> {
   }
   const contenders = {
     async shoal() {
-      const { program, mirror } = await startShoal(folder, [http])
+      const { program, mirror } = await startShoal(folder, { endpoints: [http] })
       return pull(program, mirror, 'shoal')
     },
     async 'docker-registry'() {

@@ -54,7 +54,7 @@ export async function firstByte(folder: string, runs: number): Promise<void> {
   }
   const measured = { shoal: [] as number[], 'docker-registry': [] as number[] }
   for (let run = 0; run < runs; run++) {
-    const shoal = await startShoal(folder, [url])
+    const shoal = await startShoal(folder, { endpoints: [url] })
     measured.shoal.push(...(await times(shoal.program, shoal.mirror, 'shoal')))
     const proxy = await startProxy(folder, url, '')
     measured['docker-registry'].push(...(await times(proxy.program, proxy.mirror, 'proxy')))

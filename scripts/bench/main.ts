@@ -5,8 +5,14 @@ import { parseArgs } from 'node:util'
 import { clone } from './clone.ts'
 import { coldBlob } from './cold-blob.ts'
 import { coldImage } from './cold-image.ts'
+import { crowd } from './crowd.ts'
 import { firstByte } from './first-byte.ts'
+import { idle } from './idle.ts'
+import { lookup } from './lookup.ts'
 import { memory } from './memory.ts'
+import { peerBlob } from './peer-blob.ts'
+import { peerSmall } from './peer-small.ts'
+import { peersAbout } from './peers-about.ts'
 import { warmBlob } from './warm-blob.ts'
 import { warmManifest } from './warm-manifest.ts'
 
@@ -22,6 +28,12 @@ const benches = {
   'cold-image': coldImage,
   'first-byte': firstByte,
   memory,
+  'peer-blob': peerBlob,
+  'peer-small': peerSmall,
+  'peers-about': peersAbout,
+  lookup,
+  crowd,
+  idle,
   clone,
 }
 

@@ -17,7 +17,7 @@ export async function memory(folder: string, runs: number): Promise<void> {
   const cold: number[] = []
   const warm: number[] = []
   for (let run = 0; run < runs; run++) {
-    const { program, mirror } = await startShoal(folder, [http])
+    const { program, mirror } = await startShoal(folder, { endpoints: [http] })
     await using _program = program
     await sleep(2000)
     idle.push((await program.memory()).now)

@@ -56,6 +56,10 @@ export class Program implements AsyncDisposable {
     return { now: kib('VmRSS') * 1024, peak: kib('VmHWM') * 1024 }
   }
 
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal)
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return
     const exited = once(this.#child, 'exit')

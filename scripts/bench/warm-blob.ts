@@ -13,7 +13,7 @@ export async function warmBlob(folder: string, runs: number): Promise<void> {
   if (!layer || typeof layer.source !== 'string') throw new Error('the big layer is not a file')
   const blob = { path: layer.source, digest: layer.digest }
   await using stack = new AsyncDisposableStack()
-  const { program, mirror } = await startShoal(folder, [internet.gcr.url, internet.hub.url])
+  const { program, mirror } = await startShoal(folder, { endpoints: [internet.gcr.url, internet.hub.url] })
   stack.use(program)
   const shoal = { program, url: `${mirror}/v2/library/big/blobs/${layer.digest}` }
   const contenders: Contender[] = [shoal]

@@ -15,7 +15,7 @@ export async function warmManifest(folder: string, runs: number): Promise<void> 
   const layers = [await randomLayer(join(folder, 'layer'), 1000)]
   const { program: nginx, http } = await startUpstream(folder, repository, layers)
   await using _nginx = nginx
-  const { program, mirror } = await startShoal(folder, [http])
+  const { program, mirror } = await startShoal(folder, { endpoints: [http] })
   await using _program = program
   const answer = await fetch(`${mirror}/v2/${repository}/manifests/latest`)
   const bytes = Buffer.from(await answer.arrayBuffer())
