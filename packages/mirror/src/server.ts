@@ -7,7 +7,7 @@ import { type Name, NameError, parseName } from '@shoal/oci/name'
 import { isTag } from '@shoal/oci/reference'
 import { SpecError } from '@shoal/oci/spec-error'
 import { abortable } from '@shoal/store/abortable'
-import { answer, BodySender } from '@shoal/store/blob-responder'
+import { answer, BodySender, whenOver } from '@shoal/store/blob-responder'
 import type { Reader } from '@shoal/store/reader'
 import { formatCacheStatus, type Provenance } from './cache-status.ts'
 import { isOwnHost, registryOf, toolOf } from './client-rules.ts'
@@ -361,19 +361,6 @@ function end(response: ServerResponse, body?: string | Buffer): void {
   if (response.writableFinished || response.socket?.writableLength === 0) return
   const timer = setTimeout(() => response.destroy(), patience)
   response.once('close', () => clearTimeout(timer))
-}
-
-/** Calls `done` once the answer has left or never will: the client may still have to receive it. */
-function whenOver({ request: { socket }, response }: Exchange, done: () => void): void {
-  if (response.closed || socket.destroyed) return void done()
-  const onClose = () => {
-    response.off('close', onClose)
-    socket.off('close', onClose)
-    done()
-  }
-  response.once('close', onClose)
-  // Behind another answer on the same connection it has none of its own, and never closes.
-  socket.once('close', onClose)
 }
 
 /** Pings, too: the sooner a client hears of it, the sooner it asks elsewhere. */

@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import { type ByteRange, formatContentRange, parseRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
 import type { Reader } from './reader.ts'
@@ -138,4 +138,20 @@ function write(response: ServerResponse, bytes: Buffer): Promise<void> {
     if (socket) socket.write(bytes, finish)
     else response.write(bytes, finish)
   })
+}
+
+/** Calls `done` once the answer has left or never will: the client may still have to receive it. */
+export function whenOver(
+  { request: { socket }, response }: { readonly request: IncomingMessage; readonly response: ServerResponse },
+  done: () => void,
+): void {
+  if (response.closed || socket.destroyed) return void done()
+  const onClose = () => {
+    response.off('close', onClose)
+    socket.off('close', onClose)
+    done()
+  }
+  response.once('close', onClose)
+  // Behind another answer on the same connection it has none of its own, and never closes.
+  socket.once('close', onClose)
 }

@@ -9,9 +9,10 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { createServer as createTlsServer, type TLSSocket, type TlsOptions, type Server as TlsServer } from 'node:tls'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { type Digest, isDigest } from '@shoal/oci/digest'
-import { answer, BodySender } from '@shoal/store/blob-responder'
+import { answer, BodySender, whenOver } from '@shoal/store/blob-responder'
 import type { HeldBlob } from '@shoal/store/store'
 import { type Certificate, peerAt, peerTls } from './certificate.ts'
+import { plainAddress } from './lan-address.ts'
 import { type Pace, paced } from './pace.ts'
 import { UploadSlots } from './upload-slots.ts'
 
@@ -188,7 +189,7 @@ export class PeerServer {
 
   #accept(socket: Socket): void {
     const { perAddress } = this.#limits
-    const address = plainAddress(socket.remoteAddress)
+    const address = plainAddress(socket.remoteAddress ?? '')
     let same = 0
     for (const other of this.#sockets.values()) if (other === address) same++
     socket.on('error', () => {})
@@ -280,7 +281,7 @@ export class PeerServer {
   async #give(exchange: Exchange, blob: HeldBlob, range: ByteRange, writeHead: () => void): Promise<void> {
     const { request, response, peer } = exchange
     const { resting, pace } = this.#options
-    if (resting(plainAddress(request.socket.localAddress)) !== undefined) return turnAway(response, 'resting')
+    if (resting(plainAddress(request.socket.localAddress ?? '')) !== undefined) return turnAway(response, 'resting')
     using slot = this.#slots.take(peer)
     if (!slot) return turnAway(response, 'busy')
     writeHead()
@@ -309,22 +310,4 @@ function refuse(
 
 function turnAway(response: ServerResponse, refusal: 'busy' | 'resting'): void {
   refuse(response, 503, { 'retry-after': retryAfter, 'shoal-refusal': refusal })
-}
-
-/** Calls `done` once the answer has left or never will. */
-function whenOver({ request: { socket }, response }: Exchange, done: () => void): void {
-  if (response.closed || socket.destroyed) return void done()
-  const onClose = () => {
-    response.off('close', onClose)
-    socket.off('close', onClose)
-    done()
-  }
-  response.once('close', onClose)
-  // Behind another answer on the same connection it has none of its own, and never closes.
-  socket.once('close', onClose)
-}
-
-/** An IPv4 address as such, also where it comes to a socket that listens for IPv6. */
-function plainAddress(address = ''): string {
-  return address.startsWith('::ffff:') ? address.slice(7) : address
 }
