@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
-import { glob } from 'node:fs/promises'
-import { availableParallelism } from 'node:os'
+import { glob, mkdtemp, rm } from 'node:fs/promises'
+import { availableParallelism, tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 /**
@@ -13,24 +14,36 @@ type Count = { passed: number; failed: number; skipped: number }
 const root = fileURLToPath(new URL('..', import.meta.url))
 
 /** No file may take longer, in ms. */
-const longest = 300_000
+const longest = 600_000
 
-const suites: Record<string, { command: readonly string[] } | { files: readonly string[]; parallel: number }> = {
+/** How many files run at once, of whichever suites: most of them wait half of their time. */
+const lanes = Math.max(2, availableParallelism())
+
+/** Shared out among the lanes, so that no file takes a port that another has in mind: `freePorts`. */
+const ports = { first: 10_000, count: 20_000 }
+
+/**
+ * One half of the lanes takes files from the beginning, the other from the end, so that those of `lan`, which wait, run
+ * beside those of `faults`, which work. They meet among short files, so that all end together.
+ */
+const suites: Record<string, { command: readonly string[] } | { files: string }> = {
   check: { command: ['tsc', '-p', 'test/tsconfig.json'] },
   lint: { command: ['biome', 'check', '--error-on-warnings', '.'] },
-  unit: { files: ['packages/*/src/**/*.test.ts'], parallel: availableParallelism() },
-  internet: { files: ['scripts/**/*.test.ts'], parallel: availableParallelism() },
-  daemon: { files: ['test/daemon/*.test.ts'], parallel: 1 },
-  swarm: { files: ['test/swarm/*.test.ts'], parallel: 1 },
-  faults: { files: ['test/faults/*.test.ts'], parallel: 1 },
-  clients: { files: ['test/clients/*.test.ts'], parallel: 1 },
-  // Its hosts wait more than they work.
-  lan: { files: ['test/lan/*.test.ts'], parallel: 2 },
+  lan: { files: 'test/lan/*.test.ts' },
+  clients: { files: 'test/clients/*.test.ts' },
+  internet: { files: 'scripts/**/*.test.ts' },
+  unit: { files: 'packages/*/src/**/*.test.ts' },
+  swarm: { files: 'test/swarm/*.test.ts' },
+  daemon: { files: 'test/daemon/*.test.ts' },
+  faults: { files: 'test/faults/*.test.ts' },
 }
 
-function run(command: string, args: readonly string[]): Promise<{ code: number; output: string }> {
+type Environment = Readonly<Record<string, string>>
+
+function run(command: string, args: readonly string[], more: Environment): Promise<{ code: number; output: string }> {
   return new Promise(resolve => {
-    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
+    const env = { ...process.env, ...more }
+    const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'], detached: true })
     let output = ''
     child.stdout.on('data', data => (output += data))
     child.stderr.on('data', data => (output += data))
@@ -55,9 +68,9 @@ function countOf(code: number, output: string): Count {
   return { passed, failed, skipped }
 }
 
-async function runFile(file: string): Promise<Count> {
+async function runFile(file: string, env: Environment): Promise<Count> {
   const begin = Date.now()
-  const { code, output } = await run('node', [file])
+  const { code, output } = await run('node', [file], env)
   const count = countOf(code, output)
   const seconds = ((Date.now() - begin) / 1000).toFixed(1)
   const remarks = [...output.matchAll(/^(?:skipped|measured): .*$/gm)].map(([line]) => `\n  ${line}`).join('')
@@ -66,40 +79,52 @@ async function runFile(file: string): Promise<Count> {
   return count
 }
 
-async function runSuite(name: string): Promise<Count> {
-  const suite = suites[name]
-  if (!suite) throw new Error(`no suite "${name}": there are ${Object.keys(suites).join(', ')}`)
-  if ('command' in suite) {
-    const [command = '', ...args] = suite.command
-    const { code, output } = await run(command, args)
-    console.log(`${code === 0 ? 'ok  ' : 'FAIL'} ${name}: ${suite.command.join(' ')}`)
-    if (code !== 0) console.log(output)
-    return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
-  }
-  const files: string[] = []
-  for await (const file of glob(suite.files as string[], { cwd: root, exclude: name => name === 'node_modules' }))
-    files.push(file)
-  files.sort()
-  const total: Count = { passed: 0, failed: 0, skipped: 0 }
-  const lanes = Array.from({ length: suite.parallel }, async () => {
-    for (let file: string | undefined; (file = files.shift()) !== undefined; ) {
-      const count = await runFile(file)
-      for (const key of ['passed', 'failed', 'skipped'] as const) total[key] += count[key]
+async function runCommand(name: string, [command = '', ...args]: readonly string[], env: Environment): Promise<Count> {
+  const { code, output } = await run(command, args, env)
+  console.log(`${code === 0 ? 'ok  ' : 'FAIL'} ${name}: ${[command, ...args].join(' ')}`)
+  if (code !== 0) console.log(output)
+  return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, skipped: 0 }
+}
+
+type Job = (env: Environment) => Promise<Count>
+
+async function jobsOf(named: readonly string[]): Promise<Job[]> {
+  const unknown = named.find(name => !(name in suites))
+  if (unknown !== undefined) throw new Error(`no suite "${unknown}": there are ${Object.keys(suites).join(', ')}`)
+  const jobs: Job[] = []
+  for (const [name, suite] of Object.entries(suites)) {
+    if (named.length > 0 && !named.includes(name)) continue
+    if ('command' in suite) jobs.push(env => runCommand(name, suite.command, env))
+    else {
+      const files: string[] = []
+      for await (const file of glob(suite.files, { cwd: root, exclude: name => name === 'node_modules' }))
+        files.push(file)
+      jobs.push(...files.sort().map(file => (env: Environment) => runFile(file, env)))
     }
-  })
-  await Promise.all(lanes)
-  return total
+  }
+  return jobs
 }
 
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
+// The tests start hundreds of processes with the same code.
+const compiled = await mkdtemp(join(tmpdir(), 'shoal-compiled-'))
 try {
-  for (const name of process.argv.length > 2 ? process.argv.slice(2) : Object.keys(suites)) {
-    const count = await runSuite(name)
-    for (const key of ['passed', 'failed', 'skipped'] as const) total[key] += count[key]
+  const jobs = await jobsOf(process.argv.slice(2))
+  const share = Math.floor(ports.count / lanes)
+  const runLane = async (lane: number) => {
+    const first = ports.first + lane * share
+    const env = { NODE_COMPILE_CACHE: compiled, TEST_PORTS: `${first}-${first + share - 1}` }
+    for (let job: Job | undefined; (job = lane % 2 === 0 ? jobs.shift() : jobs.pop()); ) {
+      const count = await job(env)
+      for (const key of ['passed', 'failed', 'skipped'] as const) total[key] += count[key]
+    }
   }
+  await Promise.all(Array.from({ length: lanes }, (_, lane) => runLane(lane)))
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   total.failed++
+} finally {
+  await rm(compiled, { recursive: true, force: true })
 }
 console.log(`${total.passed} passed, ${total.failed} failed${total.skipped > 0 ? `, ${total.skipped} skipped` : ''}`)
 process.exitCode = total.failed > 0 ? 1 : 0

@@ -39,11 +39,14 @@ export async function until<T>(
   }
 }
 
-/** Ports that are free now; of a range that no system takes the ports of outgoing connections from. */
+/** No system takes the ports of outgoing connections from these. `npm test` gives what runs side by side ports apart. */
+const [firstPort = 0, lastPort = 0] = (process.env['TEST_PORTS'] ?? '10000-29999').split('-').map(Number)
+
+/** Ports that are free now. */
 export async function freePorts(count: number): Promise<number[]> {
   const ports = new Set<number>()
   while (ports.size < count) {
-    const port = randomInt(10_000, 30_000)
+    const port = randomInt(firstPort, lastPort + 1)
     if (await isFree(port)) ports.add(port)
   }
   return [...ports]

@@ -35,7 +35,7 @@ test('npm start in a fresh clone: installs, serves, starts again without network
     await using internet = await Internet.open()
     // npm's settings, such as its registry, stay; its caches, and pnpm's, are new.
     const caches = { npm_config_cache: join(folder, 'npm'), XDG_CACHE_HOME: folder, XDG_DATA_HOME: folder }
-    const env = { HOME: homedir(), XDG_STATE_HOME: folder, ...caches }
+    const env = { HOME: homedir(), XDG_STATE_HOME: folder, NODE_COMPILE_CACHE: undefined, ...caches }
     await using shoal = await ShoalProcess.prepare({ internet })
     const image = internet.images.image('library/busybox', '1.35')
 

@@ -122,7 +122,9 @@ test('three hundred clients at once all get what they asked for, in bounded memo
     ...Array.from({ length: 15 }, () => [partly(shared), partly(warm)]).flat(),
   ]
   assert.is(wanted.length, 300)
-  const pulled = await Promise.all(wanted.map(({ path, headers }) => pull(shoal.mirror + path, headers)))
+  // Until all have been answered nobody reads: the stand-ins are in this process, too, and have little time to answer.
+  const begun = await Promise.all(wanted.map(({ path, headers }) => begin(shoal.mirror + path, headers)))
+  const pulled = await Promise.all(begun.map(hashed))
   for (const [index, { status, sha256 }] of pulled.entries()) {
     assert.is(status, wanted[index]!.headers === range ? 206 : 200)
     assert.is(sha256, wanted[index]!.sha256)
@@ -275,7 +277,7 @@ test('a daemon that hangs is told from one that is not there, and is well again 
   assert.ok(stall.seconds >= 2)
   assert.is((await health()).code, 200)
   assert.match(shoal.process.output.stderr, 'the daemon stood still')
-  assert.is(await metric(shoal, 'shoal_event_loop_stalls_total'), 1)
+  assert.ok((await metric(shoal, 'shoal_event_loop_stalls_total')) >= 1)
   assert.is((await shoal.run(['status'])).status, 0)
 })
 

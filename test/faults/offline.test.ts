@@ -17,14 +17,14 @@ const execute = promisify(execFile)
 const loopbackTest = testUnless(whyNot(['curl'], 'curl', { needsRoot: false }))
 const namespaceTest = testUnless(whyNot(['ip', 'curl'], 'iproute2, curl'))
 
-/** How long answers may take, in ms: those of the code, and what a busy machine adds. */
+/** How long answers may take, in ms: those of the code, and what a busy machine adds. The next longer ones are 12 s. */
 const patience = {
   /** What needs nobody else. */
   held: 1000,
   /** A tag, or a list, that is held and due for a check, as long as nobody knows yet that upstream is silent: 1 s. */
   check: 2500,
   /** What is not held: 2.9 s. */
-  lacking: 3500,
+  lacking: 6000,
 }
 
 const repository = 'library/held'
@@ -285,12 +285,15 @@ async function manage(host: Host, how: string, why: string): Promise<void> {
   assert.ok(absent.some(({ body }) => new RegExp(why).test(body.toString())))
   const known: number[] = []
   const again: number[] = []
-  // Meanwhile there are times at which a circuit is half open.
   for (let round = 0; round < 4; round++) {
-    known.push(slowest([...(await names(host)), ...(await digests(host))], patience.held))
+    slowest(await digests(host), patience.check)
+    known.push(slowest(await names(host), patience.check))
     again.push(slowest(await lacking(host, why), patience.lacking))
   }
-  const times = { 'by digest': byDigest, 'by tag': first, 'by tag, later': Math.max(second, ...known) }
+  // A tag is what finds out, at times, whether a circuit may be closed; others do not wait.
+  const [, usual = Number.NaN] = known.sort((a, b) => a - b)
+  assert.ok(usual <= patience.held, `${known.map(Math.round)} ms`)
+  const times = { 'by digest': byDigest, 'by tag': first, 'by tag, later': Math.max(second, usual) }
   const all = { ...times, 'not held': slowest(absent, patience.lacking), 'not held, later': Math.max(...again) }
   const measured = Object.entries(all).map(([what, ms]) => `${what} ${(ms / 1000).toFixed(2)} s`)
   console.log(`measured: ${how}: ${measured.join(', ')}`)
