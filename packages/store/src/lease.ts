@@ -14,6 +14,10 @@ const fewFlights = 2
 const manyFlights = 64
 let flightsInAll = 0
 
+/** What comes in drops is written once there is so much of it, in bytes, or it has waited for so long, in ms. */
+const worthFlight = 64 * 1024
+const longestWait = 10
+
 /** Told when bytes are in the part file, with a buffer to keep or give back, of sizes, and when the lease has ended. */
 export type LeaseEvents = {
   progressed(recent: Recent): void
@@ -35,6 +39,7 @@ export class Lease implements RangeWriter {
   #giver: Giver | undefined
   #gathering: Buffer | undefined
   #filled = 0
+  #soon: NodeJS.Timeout | undefined
   #failure: Error | undefined
   #ended = false
 
@@ -66,8 +71,11 @@ export class Lease implements RangeWriter {
       this.#filled += count
       this.position += count
       rest = rest.subarray(count)
-      // Few large writes under load, at once when there is none under way.
-      if (this.#filled === buffer.length || this.#flights.size === 0) this.#flush()
+      // Few large writes under load, soon when there is none under way.
+      const idle =
+        this.#flights.size === 0 && (this.#filled >= worthFlight || this.position - this.#filled === this.start)
+      if (this.#filled === buffer.length || idle) this.#flush()
+      else this.#soon ??= setTimeout(() => this.#flushSoon(), longestWait)
     }
     const most = flightsInAll < manyFlights ? mostFlights : fewFlights
     return this.#flights.size < most ? undefined : Promise.race(this.#flights)
@@ -90,12 +98,18 @@ export class Lease implements RangeWriter {
   async revoke(): Promise<void> {
     const first = !this.#ended
     this.#ended = true
+    clearTimeout(this.#soon)
     if (this.#filled > 0) this.#flush()
     while (this.#flights.size > 0) await Promise.all(this.#flights)
     if (!first) return
     if (this.#gathering) giveBack(this.#gathering)
     this.#gathering = undefined
     this.#events.ended(this)
+  }
+
+  #flushSoon(): void {
+    this.#soon = undefined
+    if (this.#filled > 0) this.#flush()
   }
 
   #flush(): void {
