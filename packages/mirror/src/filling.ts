@@ -1,8 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { manifestLimit } from '@shoal/oci/manifest'
+import { RangeSet } from '@shoal/oci/range-set'
 import { DiskError } from '@shoal/store/disk-error'
-import { type Giver, type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
+import type { JointDownload, JointDownloads } from '@shoal/store/joint'
+import { type Giver, type Offer, type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { Store } from '@shoal/store/store'
 import type { Filler, Transfer } from '@shoal/store/transfer'
 import { Rates } from './rates.ts'
@@ -46,6 +48,13 @@ const standstill = 500
 /** How long after upstream's help has ended it is asked again, in ms. */
 const helpAgainAfter = 1000
 
+/** How long others who are to fetch it may bring nothing, in ms, if they are heard of, and if not. */
+const silentOthers = 20_000
+const goneOthers = 2000
+
+/** What other machines give whom this one shares the download with. */
+const ofOthers: Origin = { kind: 'peer', host: 'peers', visibility: 'public' }
+
 /** How large a blob may be whose size nobody but peers tells, in bytes: a liar could have it fill the disk. */
 const largestUntold = 2 ** 31
 
@@ -60,6 +69,16 @@ export type FillingOptions = {
   readonly pace?: Pace
   /** How fast upstreams were; to be shared by all fillings. @default one of its own */
   readonly rates?: Rates
+  /** Other machines, to share the download with. @default nobody */
+  readonly joint?: {
+    readonly downloads: JointDownloads
+    /** Whether upstream is likely to answer. */
+    readonly line: () => boolean
+    /** Told as long as others are heard of who are getting it. */
+    readonly onAlive: () => void
+  }
+  /** Told who gave bytes that came by a download shared with others. */
+  readonly onShared?: (origin: Origin) => void
   /**
    * Told of a source whose bytes do not have the digest that they were given for; also after the end. Peers that an offer
    * names are told themselves.
@@ -117,6 +136,11 @@ export class Filling implements Filler {
   readonly #askedAgain = new Set<Source>()
   /** Peers that took part in what was wrong, or told a size that cannot be. */
   readonly #avoided = new Set<Giver>()
+  /** The download that is shared with others, and what of it is this machine's to ask the sources for. */
+  #joint: JointDownload | undefined
+  #allowed: RangeSet | undefined
+  #allowing = Promise.withResolvers<void>()
+  #exhausted = false
   #passingOn: Promise<void> | undefined
   #mediaType: string | undefined
   #grace: NodeJS.Timeout | undefined
@@ -142,6 +166,7 @@ export class Filling implements Filler {
       }
     } finally {
       clearTimeout(this.#grace)
+      this.#leave(false)
       this.#abort.abort(new SourceError('revoked', 'the transfer has ended'))
     }
   }
@@ -161,10 +186,16 @@ export class Filling implements Filler {
     if (tap.lanes.size >= mostLanes || !transfer.stores || transfer.have.reach(start) > start) return
     const distance = transfer.distance(start)
     if (distance !== undefined && distance <= far) return
+    const end = this.#allowed ? this.#allowed.reach(start) : (transfer.size ?? start)
+    if (end === start) return
     // What fails here stays a gap, which the main lane comes to; so does what is not the source's fault.
-    this.#detour(tap, { start, end: transfer.size ?? start }).catch(() => {
+    this.#detour(tap, { start, end }).catch(() => {
       tap.fruitless = mostFruitless
     })
+  }
+
+  arrived(range: ByteRange): void {
+    this.#joint?.arrived(range)
   }
 
   deserted(): void {
@@ -182,6 +213,7 @@ export class Filling implements Filler {
   async #fill(): Promise<boolean> {
     const { store, transfer, want } = this.#options
     if (want.size !== undefined) await this.#begin(want.size)
+    this.#join()
     while (await this.#gather()) {
       transfer.offered(undefined)
       const { givers } = transfer
@@ -189,17 +221,138 @@ export class Filling implements Filler {
         // Peers say nothing of it that can be verified: then the document itself tells.
         store.verify(transfer, want.kind === 'manifest' ? (this.#mediaType ?? '') : undefined),
       )
-      if (verdict?.matches) return true
-      if (verdict) this.#askAgain(givers, verdict.resumed)
+      if (verdict?.matches) {
+        this.#leave(transfer.stores)
+        return true
+      }
+      if (!verdict) continue
+      this.#askAgain(givers, verdict.resumed)
+      this.#leave(false)
+      this.#join()
     }
     return false
+  }
+
+  /** Looks whether others want it too, to share the download. */
+  #join(): void {
+    const { joint, transfer, want } = this.#options
+    if (!joint || !transfer.stores || !transfer.open) return
+    this.#exhausted = false
+    this.#joint = joint.downloads.join(want, {
+      get have() {
+        return transfer.have
+      },
+      fetch: ranges => this.#allow(ranges),
+      write: (bytes, start, giver, size) => this.#write(bytes, start, giver, size),
+      peek: range => transfer.peek(range),
+      line: () => !this.#exhausted && joint.line(),
+    })
+    // It may have been told at once what to fetch.
+    if (this.#joint) this.#allowed ??= new RangeSet()
+  }
+
+  /** Goes on by itself. */
+  #leave(whole: boolean): void {
+    const joint = this.#joint
+    this.#joint = undefined
+    this.#allow(undefined)
+    joint?.end(whole)
+  }
+
+  /** Asks sources for these ranges from now on, and no others; undefined for all. */
+  #allow(ranges: RangeSet | undefined): void {
+    this.#allowed = ranges
+    for (const tap of ranges ? this.#taps : [])
+      for (const lane of tap.lanes) {
+        const { lease } = lane
+        const reach = ranges?.reach(lease.position) ?? lease.end
+        if (reach === lease.position) lane.withdraw()
+        else lease.end = Math.min(lease.end, reach)
+      }
+    this.#allowing.resolve()
+    this.#allowing = Promise.withResolvers()
+  }
+
+  /** The first run of bytes that sources are to be asked for. */
+  #missing(): ByteRange | undefined {
+    const { transfer } = this.#options
+    if (!this.#allowed) return transfer.unleased()
+    for (const { start, end } of this.#allowed) {
+      const gap = transfer.size === undefined ? { start, end } : transfer.unleased(start)
+      if (gap && gap.start < end) return { start: gap.start, end: Math.min(gap.end, end) }
+    }
+    return undefined
+  }
+
+  /** Adds what another machine gave. */
+  async #write(bytes: Uint8Array, start: number, giver: Giver, size: number): Promise<void> {
+    const { transfer, onShared } = this.#options
+    if (transfer.size === undefined) await this.#begin(size)
+    if (!transfer.takesUnproven || transfer.size !== size)
+      throw new SourceError('revoked', 'it can take nothing from others')
+    onShared?.(ofOthers)
+    transfer.offered(ofOthers)
+    const end = start + bytes.length
+    for (let gap: ByteRange | undefined; (gap = transfer.have.gaps({ start, end })[0]); ) {
+      // The sources have just brought it.
+      if (transfer.isComing(gap.start)) await transfer.changed()
+      else {
+        const lease = transfer.lease(gap, giver)
+        await lease.write(bytes.subarray(lease.start - start, lease.end - start))
+        await lease.close()
+      }
+    }
+  }
+
+  /** Waits until sources are to be asked for something. @returns whether there is still something to wait for */
+  async #turn(): Promise<boolean> {
+    const { transfer } = this.#options
+    let heardAt = this.#rates.now()
+    let aliveAt = heardAt
+    let total = transfer.have.total
+    using pace = this.#rates.joint(total)
+    while (this.#joint && !this.#complete && (this.#exhausted || !this.#missing())) {
+      this.#abort.signal.throwIfAborted()
+      await Promise.race([transfer.changed(), this.#allowing.promise, sleep(lookEvery)])
+      const now = this.#rates.now()
+      if (this.#joint?.alive) {
+        aliveAt = now
+        this.#options.joint?.onAlive()
+        // They are getting it: a client may be told that it comes.
+        transfer.offered(ofOthers)
+      }
+      if (transfer.have.total > total) {
+        heardAt = now
+        total = transfer.have.total
+      }
+      if (pace.isSlow(total, this.#knownUpstream)) {
+        this.#leave(false)
+        return true
+      }
+      if (now - heardAt < silentOthers && now - Math.max(heardAt, aliveAt) < goneOthers) continue
+      this.#leave(false)
+      // A client that has waited for them waits for the sources as well.
+      this.#options.joint?.onAlive()
+      return !this.#exhausted
+    }
+    return true
   }
 
   /** Asks source after source, until all is there. @returns whether it is */
   async #gather(): Promise<boolean> {
     for (;;) {
       if (this.#complete) return true
+      if (this.#joint) {
+        if (!(await this.#turn())) return false
+        if (this.#complete) return true
+      }
       const source = this.#queue.shift()
+      if (!source && this.#joint && !this.#exhausted) {
+        // Others may have better luck.
+        this.#exhausted = true
+        this.#joint.exhausted()
+        continue
+      }
       if (!source) return false
       try {
         await this.#use(source, this.#abort.signal)
@@ -257,6 +410,7 @@ export class Filling implements Filler {
         this.#passingOn = undefined
       })
       await this.#passingOn
+      this.#leave(false)
       return undefined
     }
   }
@@ -283,11 +437,12 @@ export class Filling implements Filler {
     const { transfer, want } = this.#options
     let offer: Offer | null = null
     try {
-      const gap = transfer.unleased()
+      const gap = this.#missing()
       const share = gap ? undefined : this.#share(this.#rates.of(source.label))
       const at = gap?.start ?? share?.start ?? 0
       const without = this.#avoided
-      offer = await source.find({ ...want, at, ...(without.size > 0 && { without }) }, signal)
+      const until = this.#allowed && gap ? { until: gap.end } : undefined
+      offer = await source.find({ ...want, at, ...until, ...(without.size > 0 && { without }) }, signal)
       if (!offer) {
         this.#note({ source: source.label, error: undefined, ...(source.kind && { kind: source.kind }) })
         return null
@@ -356,7 +511,7 @@ export class Filling implements Filler {
           'skipped',
           'the disk takes no more, and what peers give is too much to be kept in memory',
         )
-      const range = transfer.unleased() ?? this.#share(tap.rate ?? this.#rates.of(tap.source.label), tap)
+      const range = this.#missing() ?? this.#share(tap.rate ?? this.#rates.of(tap.source.label), tap)
       if (!range) {
         if (transfer.complete || tap.signal.aborted) return undefined
         await this.#change()
@@ -380,9 +535,9 @@ export class Filling implements Filler {
   /** Waits for what may let a tap do more. */
   async #change(): Promise<void> {
     const { transfer } = this.#options
-    if (this.#taps.size === 1) return transfer.changed()
+    const changes = [transfer.changed(), this.#allowing.promise]
     // Of the other, that it stands still is a change too.
-    await Promise.race([transfer.changed(), sleep(lookEvery)])
+    await Promise.race(this.#taps.size === 1 ? changes : [...changes, sleep(lookEvery)])
   }
 
   /** Watches how fast peers give, and has upstream help if that is too slow. */
@@ -414,13 +569,20 @@ export class Filling implements Filler {
 
   /** Whether upstream would be faster than peers, and there is enough left for it to matter. */
   #isSlow(peers: Tap): boolean {
-    const upstreams = this.#queue.filter(({ kind }) => kind !== 'peer')
-    if (upstreams.length === 0 || !this.#share(undefined)) return false
-    const known =
-      upstreams.map(({ label }) => this.#rates.of(label)).find(rate => rate !== undefined) ?? assumedUpstream
+    if (this.#queue.every(({ kind }) => kind === 'peer') || !this.#share(undefined)) return false
+    const known = this.#knownUpstream ?? assumedUpstream
     // It would not have its whole line for this blob either.
     const rate = peers.rateOver(measuredOver)
     return rate !== undefined && rate * this.#rates.fromPeers < known * asFast
+  }
+
+  /** What the first upstream that is still to be asked was measured to give, in bytes/s. */
+  get #knownUpstream(): number | undefined {
+    for (const { kind, label } of this.#queue) {
+      const rate = kind === 'peer' ? undefined : this.#rates.of(label)
+      if (rate !== undefined) return rate
+    }
+    return undefined
   }
 
   /** Has upstream give a share of what is missing. */
@@ -512,6 +674,7 @@ export class Filling implements Filler {
     } catch (error) {
       this.#abort.signal.throwIfAborted()
       if (!(error instanceof SourceError)) throw error
+      if (lane.withdrawn) return { count: lease.position - start }
       tap.pauses++
       return { error, count: lease.position - start }
     } finally {

@@ -7,12 +7,33 @@ const halfLife = 10 * 60_000
 /** What the one before counts for beside a measurement, if it is not old. */
 const inertia = 0.7
 
+/**
+ * When a machine gets a blob by itself that it was getting with others: if twice in a row, for so long in ms, all such
+ * blobs together come slower than this, in bytes/s, and than this share of what upstream was measured to give. On a slow
+ * LAN the line is spared for that long.
+ */
+const slowFor = 2000
+const slowOthers = 1e6
+const slowShare = 0.25
+
+/** How fast a blob comes that is got together with others. */
+export interface JointPace extends Disposable {
+  /**
+   * Whether this machine had better get it by itself.
+   * @param total bytes that are there
+   * @param upstream what that was measured to give, in bytes/s
+   */
+  isSlow(total: number, upstream: number | undefined): boolean
+}
+
 /** How fast upstreams were measured to be, and how many blobs peers give just now. One for all that is being fetched. */
 export class Rates {
   /** In ms, never going back. */
   readonly now: () => number
   /** Blobs that come from peers now: each has a part of what they can give. */
   fromPeers = 0
+  /** Blobs that are being got together with others now. */
+  #joint = 0
   readonly #measured = new Map<string, { readonly rate: number; readonly at: number }>()
   readonly #bodies = new Map<string, number>()
 
@@ -23,6 +44,26 @@ export class Rates {
   /** What an upstream gives in all, in bytes/s; undefined if it has not given anything large yet. */
   of(upstream: string): number | undefined {
     return this.#measured.get(upstream)?.rate
+  }
+
+  /** A blob is being got together with others, until that is disposed of. @param begin bytes that are there */
+  joint(begin: number): JointPace {
+    this.#joint++
+    const pace = { at: this.now(), total: begin, slow: 0 }
+    return {
+      isSlow: (total, upstream) => {
+        const now = this.now()
+        const time = now - pace.at
+        if (time < slowFor) return false
+        const rate = ((total - pace.total) / time) * 1000 * this.#joint
+        const slow = rate > 0 && rate < slowOthers && rate < (upstream ?? 0) * slowShare
+        pace.slow = slow ? pace.slow + 1 : 0
+        pace.at = now
+        pace.total = total
+        return pace.slow > 1
+      },
+      [Symbol.dispose]: () => void this.#joint--,
+    }
   }
 
   /** A body of an upstream begins. @returns to be told how many bytes came of it, and in how many ms */

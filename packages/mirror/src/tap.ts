@@ -89,6 +89,8 @@ export class Lane implements RangeWriter {
   /** When the first bytes came, in ms, and the last; the latter is the beginning before any have. */
   firstAt: number | undefined
   lastAt: number
+  /** Whether what it was to bring is another machine's to fetch. */
+  withdrawn = false
   readonly #tap: Tap
   readonly #pace: Pace | undefined
   readonly #now: () => number
@@ -132,6 +134,12 @@ export class Lane implements RangeWriter {
 
   end(reason: Error): void {
     this.#abort.abort(reason)
+  }
+
+  /** Ends it because another brings the rest. */
+  withdraw(): void {
+    this.withdrawn = true
+    this.end(new SourceError('revoked', 'another machine fetches the rest'))
   }
 
   async #both(turn: Promise<void>, written: Promise<void> | undefined): Promise<void> {

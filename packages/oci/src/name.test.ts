@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { dockerHub, formatName, NameError, parseName, parseRegistry } from './name.ts'
+import { dockerHub, formatName, NameError, parseFullName, parseName, parseRegistry } from './name.ts'
 
 const isNameError = (error: unknown) => error instanceof NameError && error.code === 'NAME_INVALID'
 
@@ -128,6 +128,12 @@ test('long hostile names are refused with a short error', () => {
 test('a formatted name is the registry and the whole path', () => {
   assert.is(formatName(parseName('docker.io', 'nginx')), 'docker.io/library/nginx')
   assert.is(formatName(parseName('GHCR.io:443', 'a/b')), 'ghcr.io:443/a/b')
+})
+
+test('what was formatted is read again, and what has no registry is none', () => {
+  for (const text of ['docker.io/library/nginx', 'ghcr.io:443/a/b']) assert.is(formatName(parseFullName(text)), text)
+  for (const text of ['', 'nginx', '/nginx', 'docker.io/', 'docker.io/../etc'])
+    assert.throws(() => parseFullName(text), isNameError, text)
 })
 
 test.run()

@@ -46,3 +46,10 @@ export function parseRegistry(text: string): string {
 export function formatName(name: Name): string {
   return `${name.registry}/${name.repository}`
 }
+
+/** A name from what {@link formatName} makes of it. @throws NameError */
+export function parseFullName(text: string): Name {
+  const slash = text.indexOf('/')
+  if (slash < 0) throw new NameError(`"${text.slice(0, 80)}" is a name without a registry`)
+  return parseName(text.slice(0, slash), text.slice(slash + 1))
+}

@@ -13,6 +13,8 @@ export type Want = {
   readonly size?: number
   /** The first byte that is missing: an offer may begin there at once. @default 0 */
   readonly at?: number
+  /** Where what is missing ends: an offer may end there. @default the end of it */
+  readonly until?: number
   /** Peers who are not to be asked: what they took part in giving was wrong. @default none */
   readonly without?: ReadonlySet<Giver>
 }

@@ -30,7 +30,7 @@ class World implements AsyncDisposable {
     this.disk = disk
     this.layout = layout
     this.transfer = new Transfer(digest, size => Ingest.open(disk, layout, digest, size))
-    this.transfer.fillBy({ wanted: () => this.wanted++, deserted: () => this.deserted++ })
+    this.transfer.fillBy({ wanted: () => this.wanted++, deserted: () => this.deserted++, arrived: () => {} })
   }
 
   static async open(of = digest): Promise<World> {

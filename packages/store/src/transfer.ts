@@ -30,6 +30,8 @@ export type Settled = { readonly stored: boolean; readonly error?: Error }
 export interface Filler {
   /** A reader waits for the byte at `position`. */
   wanted(position: number): void
+  /** Bytes are in the part file. */
+  arrived(range: ByteRange): void
   /** Nobody reads any more. */
   deserted(): void
 }
@@ -242,6 +244,12 @@ export class Transfer {
     return undefined
   }
 
+  /** Whether the byte at `position` has come, and is on its way to the disk. */
+  isComing(position: number): boolean {
+    for (const { start, position: next } of this.#leases) if (start <= position && position < next) return true
+    return false
+  }
+
   /**
    * Leases a missing range to be filled, at most up to the next bytes that are there or that another lease has had.
    * A lease that is still to come to the range gives it up.
@@ -292,6 +300,30 @@ export class Transfer {
     if (this.#failure) reader.fail(this.#failure)
     this.#trim()
     return reader
+  }
+
+  /**
+   * Reads a range that is there, whether it may be believed or not, for who checks it. The file stays open until the reader
+   * is closed.
+   */
+  peek({ start, end }: ByteRange): Reader {
+    const part = this.#part
+    const hold = this.hold()
+    let position = start
+    let cancelled = false
+    return {
+      read: async buffer => {
+        if (cancelled || !part || part !== this.#part)
+          throw new SourceError('revoked', 'what was there is there no longer')
+        const count = await part.read(buffer, Math.min(buffer.length, end - position), position)
+        position += count
+        return count
+      },
+      cancel: () => {
+        cancelled = true
+      },
+      close: () => hold[Symbol.dispose](),
+    }
   }
 
   /** Resolves at the next change: bytes, a lease that ends, the end. */
@@ -380,8 +412,10 @@ export class Transfer {
     progressed: recent => {
       const { start, buffer } = recent
       const wanted = this.#state === 'open' && this.#readers.size > 0 && this.stores
+      const end = start + recent.bytes.length
       if (!wanted || this.#part?.ledger.readable(start) === start) giveBack(buffer)
       else this.#recent.keep(recent)
+      this.#filler?.arrived({ start, end })
       this.#wake()
     },
     claimed: (giver, size) => this.claim(giver, size),

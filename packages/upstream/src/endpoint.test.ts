@@ -9,6 +9,7 @@ import { CollectingWriter, sourceConformance } from '@shoal/store/source.conform
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { ScriptedServer } from '../../../test/scripted-server.ts'
+import { until } from '../../../test/shoal-process.ts'
 import { AddressPolicy } from './address-policy.ts'
 import { Endpoint } from './endpoint.ts'
 import type { Credentials } from './token.ts'
@@ -299,6 +300,122 @@ test('the rate limit that it tells is kept', async () => {
   })
   await world.endpoint.find(wantManifest, never)
   assert.is(world.endpoint.state.rateLimit?.remaining, 7)
+})
+
+/** A registry that has one manifest, in two repositories, and counts GETs of the one in `library/busybox`. */
+function counting(quota: { remaining: number }): RequestListener {
+  return ({ method, url = '' }, response) => {
+    const counts = url.includes('/library/busybox/')
+    if (counts && method === 'GET' && quota.remaining === 0) return void response.writeHead(429).end()
+    if (counts && method === 'GET') quota.remaining--
+    response.writeHead(200, {
+      'content-type': mediaTypes.ociManifest,
+      'content-length': manifest.length,
+      'docker-content-digest': wantManifest.digest,
+      ...(counts && { 'ratelimit-limit': '100;w=21600', 'ratelimit-remaining': `${quota.remaining};w=21600` }),
+    })
+    response.end(method === 'HEAD' ? undefined : manifest)
+  }
+}
+
+/** What a peer has just heard from the registry. */
+function heard(remaining: number, at: number) {
+  return { limit: 100, remaining, window: 21_600, source: undefined, at }
+}
+
+const got = `GET /v2/library/busybox/manifests/${wantManifest.digest}`
+const checked = `HEAD /v2/library/busybox/manifests/${wantManifest.digest}`
+
+async function lookedAt(world: World, count: number): Promise<void> {
+  await until(
+    () => (world.told.length === count ? true : undefined),
+    () => `it was asked ${world.told.length} times, not ${count}`,
+  )
+}
+
+test('when nothing is left, it is asked by HEAD, and by GET only once there is something again', async () => {
+  const quota = { remaining: 1 }
+  await using world = await World.open(counting(quota))
+  const { endpoint } = world
+  assert.ok(await endpoint.find(wantManifest, never))
+  assert.equal([endpoint.allowance, endpoint.state.state], ['spent', 'limited'])
+  const error = await fails(endpoint.find(wantManifest, never), 'limited')
+  assert.match(error.message, 'limits the rate')
+  await fails(endpoint.find(wantManifest, never), 'limited')
+  assert.equal(world.asked, [got, checked, checked])
+  quota.remaining = 50
+  assert.ok(await endpoint.find(wantManifest, never))
+  assert.equal([endpoint.allowance, endpoint.state.state], ['ample', 'closed'])
+  assert.equal(world.asked.slice(3), [checked, got])
+  assert.is(endpoint.state.errors, 0)
+})
+
+test('when nothing is left, what does not count is got', async () => {
+  await using world = await World.open(counting({ remaining: 0 }))
+  const { endpoint } = world
+  await endpoint.head(name, wantManifest.digest, never)
+  assert.is(endpoint.allowance, 'spent')
+  const free = { ...wantManifest, name: parseName('docker.io', 'library/free') }
+  assert.ok(await endpoint.find(free, never))
+  assert.is(endpoint.allowance, 'spent')
+})
+
+test('when nothing is left, that is forgotten at the end of the window', async () => {
+  await using world = await World.open(counting({ remaining: 1 }))
+  await world.endpoint.find(wantManifest, never)
+  world.time += 21_600_000
+  assert.equal([world.endpoint.allowance, world.endpoint.state.state], ['ample', 'closed'])
+})
+
+test('a peer that has heard of the end has it asked by HEAD, and no GET is refused', async () => {
+  const quota = { remaining: 100 }
+  await using world = await World.open(counting(quota))
+  const { endpoint } = world
+  await endpoint.head(name, wantManifest.digest, never)
+  quota.remaining = 60
+  world.time += 1000
+  endpoint.hear(heard(60, world.time))
+  assert.is(endpoint.state.heard?.remaining, 60)
+  quota.remaining = 0
+  world.time += 1000
+  endpoint.hear(heard(0, world.time))
+  await fails(endpoint.find(wantManifest, never), 'limited')
+  await lookedAt(world, 3)
+  assert.equal(world.asked, [checked, checked, checked])
+  assert.equal([endpoint.allowance, endpoint.state.rateLimit?.remaining], ['spent', 0])
+  assert.is(endpoint.state.heard, undefined)
+  // And that it is over.
+  quota.remaining = 100
+  world.time += 1000
+  endpoint.hear(heard(100, world.time))
+  await lookedAt(world, 4)
+  await until(
+    () => (endpoint.allowance === 'ample' ? true : undefined),
+    () => 'it is not over',
+  )
+})
+
+test('a peer that lies about the limit stops nothing, and costs a few HEADs', async () => {
+  await using world = await World.open(counting({ remaining: 100 }))
+  const { endpoint } = world
+  await endpoint.head(name, 'latest', never)
+  for (let times = 0; times < 20; times++) {
+    world.time += 1000
+    endpoint.hear(heard(0, world.time))
+  }
+  assert.equal([endpoint.allowance, endpoint.state.state], ['ample', 'closed'])
+  assert.ok(await endpoint.find(wantManifest, never))
+  await lookedAt(world, 1 + 4 + 2)
+  assert.equal(world.asked.filter(asked => asked === 'HEAD /v2/library/busybox/manifests/latest').length, 5)
+  // What the registry has said since then counts.
+  endpoint.hear(heard(0, world.time - 1))
+  assert.is(endpoint.state.heard, undefined)
+})
+
+test('of a limit that this machine knows nothing of, nothing is asked', async () => {
+  await using world = await World.open(counting({ remaining: 100 }))
+  world.endpoint.hear(heard(5, world.time))
+  assert.equal(world.asked, [])
 })
 
 /** A registry that wants a token, has its token service on the same host, and its content on another. */

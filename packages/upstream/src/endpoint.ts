@@ -10,7 +10,7 @@ import { type Offer, type Source, SourceError, type Want } from '@shoal/store/so
 import type { AddressPolicy } from './address-policy.ts'
 import { Breaker } from './breaker.ts'
 import { BufferedOffer, contentLength, HttpOffer } from './offer.ts'
-import { parseRateLimit, parseRetryAfter, type RateLimit } from './rate-limit.ts'
+import { type Allowance, allowanceOf, parseRateLimit, parseRetryAfter, type RateLimit } from './rate-limit.ts'
 import { isRedirect, redirectTarget } from './redirect.ts'
 import { type Credentials, parseChallenge, Tokens } from './token.ts'
 import type { Response, Transport } from './transport.ts'
@@ -19,6 +19,12 @@ const mostRedirects = 5
 
 /** How long a rate limit is taken to hold if the registry does not say, in ms. */
 const defaultLimitPause = 30_000
+
+/** How often in a minute it is asked how much is left of its limit, because peers know something else. */
+const mostLooks = 4
+
+/** How long such a question may take, in ms. */
+const lookTime = 10_000
 
 /** Listings (tags, referrers) that are passed on, in bytes at most. */
 const listingLimit = 8 * 1024 * 1024
@@ -33,6 +39,8 @@ export type EndpointOptions = {
   readonly userAgent: string
   /** Told of each answer, or of each request that had none (`code` is then a {@link SourceError}'s). */
   readonly onRequest: (request: { method: string; code: string }) => void
+  /** Told what it says of its limit of pulls, with each answer that says so. @default nobody is */
+  readonly onRateLimit?: (rateLimit: RateLimit) => void
   readonly now: () => number
   readonly random: () => number
 }
@@ -70,6 +78,12 @@ export class Endpoint implements Source {
   /** Got without credentials, though there are some. */
   readonly #anonymousTokens: Tokens
   #rateLimit: RateLimit | undefined
+  /** What was asked for when it last told its limit: of content that it does not count, it tells none. */
+  #limitTold: Ask | undefined
+  /** What a peer that it counts together with this machine was told last. */
+  #heard: RateLimit | undefined
+  /** When it was asked because of what a peer was told, in ms. */
+  readonly #looks: number[] = []
   #limitedUntil = 0
   #requests = 0
   #answers = 0
@@ -90,18 +104,52 @@ export class Endpoint implements Source {
     return this.url.host
   }
 
-  /** What it was asked and said so far. `limitedUntil` in ms since the epoch; in the past if there is no limit. */
+  /**
+   * What it was asked and said so far. `limitedUntil` in ms since the epoch; in the past if there is no limit. `heard`: of
+   * its rate limit, from a peer, if that is newer than what it said itself.
+   */
   get state() {
     const { questions, blobs } = this.#circuits
     const states = [questions.state, blobs.state]
     const circuit = (['open', 'half-open'] as const).find(state => states.includes(state)) ?? ('closed' as const)
+    const spent = circuit === 'closed' && this.allowance === 'spent'
     return {
-      state: this.#options.now() < this.#limitedUntil ? ('limited' as const) : circuit,
+      state: this.#options.now() < this.#limitedUntil || spent ? ('limited' as const) : circuit,
       requests: this.#requests,
       errors: this.#errors,
       rateLimit: this.#rateLimit,
+      heard: this.#newlyHeard,
       limitedUntil: this.#limitedUntil,
     }
+  }
+
+  /** What is left of its limit of pulls, as it said itself. */
+  get allowance(): Allowance {
+    return allowanceOf(this.#rateLimit, this.#options.now())
+  }
+
+  /**
+   * Hears what a peer that it counts together with this machine was told of the limit. Peers may lie, and what the endpoint
+   * says costs nothing to hear: a peer's word is never more than a reason to ask.
+   */
+  hear(rateLimit: RateLimit): void {
+    const { now } = this.#options
+    if (rateLimit.at <= (this.#rateLimit?.at ?? 0)) return
+    if (rateLimit.at > (this.#heard?.at ?? 0)) this.#heard = rateLimit
+    if (allowanceOf(rateLimit, now()) === this.allowance || !this.#limitTold) return
+    while (this.#looks[0] !== undefined && now() - this.#looks[0] > 60_000) this.#looks.shift()
+    if (this.#looks.length >= mostLooks) return
+    this.#looks.push(now())
+    const look = this.#ask({ ...this.#limitTold, signal: AbortSignal.timeout(lookTime) })
+    // Whoever needs the answer asks anew.
+    look.then(
+      response => response?.discard(),
+      () => {},
+    )
+  }
+
+  get #newlyHeard(): RateLimit | undefined {
+    return this.#heard && this.#heard.at > (this.#rateLimit?.at ?? 0) ? this.#heard : undefined
   }
 
   /** Requests that it has answered, however. */
@@ -216,8 +264,10 @@ export class Endpoint implements Source {
 
   async #find(want: Want, signal: AbortSignal): Promise<Offer | null> {
     const { at = 0, size, kind } = want
+    const until = want.until ?? size ?? Number.MAX_SAFE_INTEGER
     // A manifest is small, and offered as a whole.
-    const range = at > 0 && kind === 'blob' ? { start: at, end: size ?? Number.MAX_SAFE_INTEGER } : undefined
+    const partial = kind === 'blob' && (at > 0 || until < (size ?? until))
+    const range = partial ? { start: at, end: until } : undefined
     const response = await this.get(want, range, signal)
     if (!response) return null
     const origin = { kind: 'upstream' as const, host: this.label, visibility: this.#visibility }
@@ -264,6 +314,7 @@ export class Endpoint implements Source {
       const seconds = Math.ceil((this.#limitedUntil - now()) / 1000)
       throw new SourceError('limited', `${this.label} limits the rate of pulls for another ${seconds} s`)
     }
+    if (ask.counted && this.#mayRefuse && !(await this.#grants(ask))) return null
     const circuit = ask.bulk ? this.#circuits.blobs : this.#circuits.questions
     if (!circuit.admits()) throw new SourceError('skipped', `${this.label} failed lately, and is given a rest`)
     try {
@@ -285,6 +336,26 @@ export class Endpoint implements Source {
       else circuit.gaveUp()
       throw error
     }
+  }
+
+  /** Whether a GET that counts is likely to be refused: nothing was left, as it said itself, or as a peer has heard. */
+  get #mayRefuse(): boolean {
+    return this.allowance === 'spent' || allowanceOf(this.#newlyHeard, this.#options.now()) === 'spent'
+  }
+
+  /**
+   * Asks by HEAD, which is not counted, whether a GET would be refused.
+   * @returns false if there is nothing to be got
+   * @throws SourceError `limited` if it would
+   */
+  async #grants(ask: Ask): Promise<boolean> {
+    const response = await this.#ask({ ...ask, method: 'HEAD', counted: false })
+    if (!response) return false
+    response.discard()
+    // Where it tells no limit, the content does not count.
+    const { now } = this.#options
+    if (allowanceOf(parseRateLimit(response.headers, now()), now()) !== 'spent') return true
+    throw new SourceError('limited', `${this.label} limits the rate of pulls, and has none left for now`)
   }
 
   bodyEnded(error: SourceError | undefined): void {
@@ -351,7 +422,11 @@ export class Endpoint implements Source {
       // What another host says is neither this one's limit nor its challenge.
       if (redirected) return response
       const rateLimit = parseRateLimit(response.headers, this.#options.now())
-      if (rateLimit && !ask.anonymous) this.#rateLimit = rateLimit
+      if (rateLimit && !ask.anonymous) {
+        this.#rateLimit = rateLimit
+        if (ask.counted || ask.method === 'HEAD') this.#limitTold = { ...ask, method: 'HEAD', counted: false }
+        this.#options.onRateLimit?.(rateLimit)
+      }
       if (response.status !== 401 || tries > 0) return response
       const challenge = parseChallenge(response.header('www-authenticate'))
       if (!tokens.refused(challenge, scope, authorization)) return response
