@@ -44,6 +44,10 @@ export class ScriptedRegistry implements AsyncDisposable {
   readonly privates = new Set<string>()
   /** What it answers with instead, if that is not 0. `hang` answers nothing. */
   status: number | 'hang' = 0
+  /** How many of 100 manifests may still be got within 6 hours, by GET; undefined for no limit. */
+  remaining: number | undefined
+  /** Whom it counts, as it says. */
+  source = ''
   /** `METHOD path user` of each request. */
   readonly asked: string[] = []
   readonly #tags = new Map<string, Digest>()
@@ -105,6 +109,11 @@ export class ScriptedRegistry implements AsyncDisposable {
     const [, repository = '', kind = '', reference = ''] = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(url) ?? []
     if (user === 'nobody' && this.privates.has(repository))
       return void response.writeHead(401, { 'www-authenticate': 'Basic realm="test"' }).end()
+    const counted = kind === 'manifests' && this.remaining !== undefined
+    if (counted && method === 'GET') {
+      if (this.remaining === 0) return void response.writeHead(429).end()
+      this.remaining!--
+    }
     const digest = this.#tags.get(`${repository}:${reference}`) ?? reference
     const bytes = this.#content.get(`${repository}/${kind}/${digest}`)
     if (!bytes) return void response.writeHead(404).end()
@@ -112,6 +121,11 @@ export class ScriptedRegistry implements AsyncDisposable {
       'content-type': kind === 'manifests' ? mediaTypes.ociManifest : 'application/octet-stream',
       'content-length': bytes.length,
       'docker-content-digest': digest,
+      ...(counted && {
+        'ratelimit-limit': '100;w=21600',
+        'ratelimit-remaining': `${this.remaining};w=21600`,
+        'docker-ratelimit-source': this.source,
+      }),
     })
     response.end(method === 'HEAD' ? undefined : bytes)
   }

@@ -225,7 +225,7 @@ test("the hub's rate limit is in the status, and HEADs do not count", async () =
   const { registry, rate_limit, state } = await limitOf()
   assert.is(registry, 'docker.io')
   assert.is(state, 'closed')
-  assert.equal(rate_limit, { limit: 100, remaining: 99, reset_s: 21_600 })
+  assert.equal(rate_limit, { limit: 100, remaining: 99, reset_s: 21_600, allowance: 'ample', from: 'registry' })
 })
 
 test('when the hub refuses a GET for its rate, the older manifest that is held is served stale', async () => {
@@ -239,10 +239,10 @@ test('when the hub refuses a GET for its rate, the older manifest that is held i
     assert.is(digestOf(answer), old)
     assert.is(answer.headers['cache-status'], stale)
   }
-  assert.ok(log.requests({ server: 'hub', status: 429 }).length <= 1)
+  assert.equal(log.requests({ server: 'hub', status: 429 }), [])
   const { body } = await fetchStatus(world)
   const upstream = JSON.parse(body.toString()).upstreams.at(-1)
-  assert.ok(['limited', 'closed'].includes(upstream.state))
+  assert.is(upstream.state, 'limited')
   assert.is(upstream.rate_limit.remaining, 0)
   // With nothing held it is a 404, so that the client asks the hub itself.
   const unknown = await world.get('/v2/library/artifact/manifests/latest')

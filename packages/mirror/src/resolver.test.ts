@@ -48,6 +48,48 @@ test('what peers lack comes from the endpoints, and what nobody has is asked of 
   assert.is(world.peers.heard.at(-1), `lastResort ${digestOf(Buffer.from('nothing'))}`)
 })
 
+test('near the end of a limit, peers who were passed over come before a manifest that counts, and not before a blob', async () => {
+  await using world = await MirrorWorld.open()
+  const { remote, peers, resolver } = world
+  const [first, second] = [imageOf('first'), imageOf('second')]
+  remote.put(repository, 'first', first)
+  remote.put(repository, 'second', second)
+  remote.remaining = 12
+  await resolver.manifest(name, first.digest, never)
+  assert.equal(peers.heard, [`source ${first.digest}`])
+  remote.remaining = 10
+  await resolver.describeTag(name, 'second', never)
+  peers.heard.length = 0
+  await resolver.manifest(name, second.digest, never)
+  assert.equal(peers.heard, [`source ${second.digest}`, `lastResort ${second.digest}`])
+  peers.heard.length = 0
+  await blob(world, digestOf(second.layer))
+  assert.equal(peers.heard, [`source ${digestOf(second.layer)}`])
+  // It was got from upstream, as nobody else had it.
+  assert.is(remote.remaining, 9)
+})
+
+test('when nothing is left of a limit, an image that has moved is served anew if peers have it, and else as it was held', async () => {
+  await using world = await MirrorWorld.open()
+  const { remote, peers, resolver } = world
+  remote.put(repository, 'latest', image)
+  remote.remaining = 1
+  await world.pull(name)
+  const [second, third] = [imageOf('second'), imageOf('third')]
+  for (const [moved, found, provenance] of [
+    [second, image, { kind: 'stale' }],
+    [third, third, { kind: 'local' }],
+  ] as const) {
+    remote.put(repository, 'latest', moved)
+    if (moved === third) peers.put(third.manifest)
+    world.time += 6000
+    const head = await resolver.describeTag(name, 'latest', never)
+    assert.equal([head.digest, head.provenance], [found.digest, provenance])
+    assert.is((await resolver.taggedManifest(name, 'latest', never)).digest, found.digest)
+  }
+  assert.equal(remote.requests('GET', '/manifests/').length, 1)
+})
+
 test('when no endpoint answers, a HEAD by digest is answered with what peers have', async () => {
   await using world = await MirrorWorld.open()
   world.peers.put(image.manifest, image.layer)

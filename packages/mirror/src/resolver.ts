@@ -1,11 +1,12 @@
 import { setTimeout as nodeSleep } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci/digest'
 import type { Descriptor } from '@shoal/oci/manifest'
-import { formatName, type Name } from '@shoal/oci/name'
+import { formatName, type Name, NameError, parseFullName } from '@shoal/oci/name'
 import { SpecError } from '@shoal/oci/spec-error'
 import { abortable } from '@shoal/store/abortable'
 import type { DiskError } from '@shoal/store/disk-error'
 import type { Listing } from '@shoal/store/index'
+import type { JointDownloads } from '@shoal/store/joint'
 import { type Offer, type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { HeldBlob, HeldManifest, Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
@@ -22,6 +23,9 @@ import type { Pace } from './tap.ts'
 
 /** How long a source that gave wrong bytes is not asked for the same digest, in ms. */
 const distrustFor = 10 * 60_000
+
+/** How long peers who were slow or silent have until a manifest is asked for that would count, in ms. */
+const sparingTime = 2000
 
 /** Writes to an index and the like that a request does not wait for may fail; nothing is lost by it. */
 export type ResolverEvents = {
@@ -45,7 +49,7 @@ export type ResolverOptions = {
   /** Whether only what is held, here or by a peer, may be answered with. */
   readonly cachedOnly: boolean
   /** Peers as sources of content: before the endpoints are asked, and when those have not given it. */
-  readonly peers?: { readonly source: Source; readonly lastResort: Source }
+  readonly peers?: { readonly source: Source; readonly lastResort: Source; readonly downloads?: JointDownloads }
   readonly peerTags?: PeerTags
   /** In ms since the epoch. */
   readonly now: () => number
@@ -78,6 +82,8 @@ export class Resolver {
   /** Sources that gave wrong bytes, as `label digest`, and until when they are not asked for them. */
   readonly #distrusted = new Map<string, number>()
   readonly #rates = new Rates()
+  /** How often peers were heard of who are getting what is wanted here. */
+  #signsOfLife = 0
 
   constructor(options: ResolverOptions) {
     this.#options = options
@@ -88,7 +94,9 @@ export class Resolver {
     const publicity = new Publicity({ store, registries, questions, now, random, sleep, onFailure })
     this.#questions = questions
     this.#publicity = publicity
-    this.#tags = new Tags({ store, registries, policy: tags, peers: peerTags, questions, publicity, now, onFailure })
+    const bring = (name: Name, digest: Digest) => this.#brings(name, digest)
+    const policy = tags
+    this.#tags = new Tags({ store, registries, policy, peers: peerTags, bring, questions, publicity, now, onFailure })
   }
 
   /** Whether content of a registry may be asked for. */
@@ -236,9 +244,46 @@ export class Resolver {
     return { failures }
   }
 
+  /**
+   * Looks what a tag is now for a peer that has no way to the registry itself, if this machine has, and everybody may know.
+   * @param name `registry/repository`, as the peer asks
+   */
+  async checkTag(name: string, tag: string): Promise<void> {
+    try {
+      const parsed = parseFullName(name)
+      if (this.#downloads(parsed) && this.#hasLine(parsed)) await this.#tags.find(parsed, tag)
+    } catch (error) {
+      if (!(error instanceof NameError || error instanceof SpecError)) throw error
+    }
+  }
+
+  /**
+   * Fetches something for a peer that has no way to the registry itself, if this machine has, and everybody may have it.
+   * Resolves when that is over, however.
+   */
+  async errand(want: Want): Promise<void> {
+    const { store, events } = this.#options
+    const { name, digest, kind } = want
+    if (!this.#downloads(name) || !this.#hasLine(name)) return
+    // What is left of a limit is for this machine's own clients.
+    if (kind === 'manifest' && this.#endpoints(name).some(({ allowance }) => allowance !== 'ample')) return
+    if (store.sizeOf(digest) !== undefined || store.transfer(digest)) return
+    const { signal } = this.#questions
+    try {
+      if (kind === 'manifest') await this.#bring(name, digest, signal)
+      else {
+        const transfer = await this.#transfer(want, signal)
+        using _interest = transfer.hold()
+        await transfer.settled
+      }
+    } catch (error) {
+      if (!(error instanceof SpecError) && !signal.aborted) events.failed('fetching something for a peer', error)
+    }
+  }
+
   /** How often the registry of a name has answered so far, or peers in its place, as a sign of life. */
   answersFor(name: Name): number {
-    return (this.#registry(name)?.answers ?? 0) + this.#tags.peerAnswers
+    return (this.#registry(name)?.answers ?? 0) + this.#tags.peerAnswers + this.#signsOfLife
   }
 
   /** Ends what is under way; transfers keep what they have. */
@@ -258,11 +303,35 @@ export class Resolver {
     return this.#options.cachedOnly ? [] : (this.#registry(name)?.endpoints ?? [])
   }
 
-  /** Who is asked for content, in order. Of what may not be shared, peers need not even know the digest. */
-  #sources(name: Name): readonly Source[] {
+  /**
+   * Who is asked for content, in order. Of what may not be shared, peers need not even know the digest. Where an endpoint
+   * that counts manifests has few left, all peers come before it.
+   */
+  #sources(name: Name, kind: Want['kind']): readonly Source[] {
     const { peers } = this.#options
     const endpoints = this.#endpoints(name)
-    return peers && this.#registry(name)?.shared ? [peers.source, ...endpoints, peers.lastResort] : endpoints
+    if (!peers || !this.#registry(name)?.shared) return endpoints
+    const { source, lastResort } = peers
+    const sparing = kind === 'manifest' ? endpoints.findIndex(({ allowance }) => allowance !== 'ample') : -1
+    if (sparing < 0) return [source, ...endpoints, lastResort]
+    const slow = hurriedSource(lastResort, sparingTime)
+    return [source, ...endpoints.slice(0, sparing), slow, ...endpoints.slice(sparing), lastResort]
+  }
+
+  /**
+   * Machines that want the same, if they may know what this one wants: with credentials, it may be something private,
+   * unless it is known to be public.
+   */
+  #downloads(name: Name): JointDownloads | undefined {
+    const { peers, store } = this.#options
+    const registry = this.#registry(name)
+    if (!registry?.shared || (registry.credentialed && !store.refs.isPublic(name))) return undefined
+    return peers?.downloads
+  }
+
+  /** Whether upstream may be asked, and has answered last time. */
+  #hasLine(name: Name): boolean {
+    return this.#endpoints(name).length > 0 && !this.#registry(name)?.silent
   }
 
   /** The size in bytes that peers say a blob has. */
@@ -290,8 +359,14 @@ export class Resolver {
   }
 
   /** Joins the transfer of a blob, or begins it. */
-  async #transfer(want: Want, signal: AbortSignal, sources = this.#sources(want.name)): Promise<Transfer> {
+  async #transfer(
+    want: Want,
+    signal: AbortSignal,
+    sources = this.#sources(want.name, want.kind),
+    onShared?: (origin: Origin) => void,
+  ): Promise<Transfer> {
     const { store, random, events, now, pace } = this.#options
+    const downloads = this.#downloads(want.name)
     for (let current: Transfer | undefined; (current = store.transfer(want.digest)); ) {
       if (current.open && current.whole) return current
       await abortable(current.settled, signal)
@@ -307,6 +382,10 @@ export class Resolver {
       random,
       rates: this.#rates,
       ...(pace && { pace }),
+      ...(downloads && {
+        joint: { downloads, line: () => this.#hasLine(want.name), onAlive: () => void this.#signsOfLife++ },
+      }),
+      ...(onShared && { onShared }),
       onWrong: source => {
         // Of the last there is no other to turn to: it is asked again whenever a client does. Peers are many.
         if (
@@ -333,17 +412,30 @@ export class Resolver {
     return transfer
   }
 
+  /** Fetches a manifest into the store, for nobody in particular. @returns whether it is there */
+  async #brings(name: Name, digest: Digest): Promise<boolean> {
+    try {
+      await this.#bring(name, digest, this.#questions.signal)
+      return true
+    } catch (error) {
+      this.#questions.signal.throwIfAborted()
+      if (error instanceof SpecError) return false
+      throw error
+    }
+  }
+
   /** Fetches a manifest into the store. @throws SpecError MANIFEST_UNKNOWN */
   async #bring(
     name: Name,
     digest: Digest,
     signal: AbortSignal,
-    sources = this.#sources(name),
+    sources = this.#sources(name, 'manifest'),
   ): Promise<Origin | undefined> {
     const { store, events } = this.#options
     const givers: Origin[] = []
     const watched = sources.map(source => watchedSource(source, origin => givers.push(origin)))
-    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal, watched)
+    const onShared = (origin: Origin) => void givers.push(origin)
+    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal, watched, onShared)
     using _interest = transfer.hold()
     const settled = await abortable(transfer.settled, signal)
     if (settled.error) {
@@ -357,6 +449,23 @@ export class Resolver {
       await noted.catch(error => events.failed('noting who may have it', error))
     }
     return transfer.origin
+  }
+}
+
+/** A source that has so long to find something, in ms. */
+function hurriedSource(source: Source, ms: number): Source {
+  return {
+    label: source.label,
+    ...(source.kind !== undefined && { kind: source.kind }),
+    find: async (want, signal) => {
+      const late = new AbortController()
+      const timer = setTimeout(() => late.abort(new SourceError('timeout', `${source.label} take too long`)), ms)
+      try {
+        return await source.find(want, AbortSignal.any([signal, late.signal]))
+      } finally {
+        clearTimeout(timer)
+      }
+    },
   }
 }
 

@@ -1,3 +1,4 @@
+import type { Digest } from '@shoal/oci/digest'
 import { formatName, type Name } from '@shoal/oci/name'
 import { abortable } from '@shoal/store/abortable'
 import type { Sighting } from '@shoal/store/refs'
@@ -37,6 +38,8 @@ export type TagsOptions = {
   /** How long a tag is believed, in ms, and when the authority is asked. */
   readonly policy: { readonly ttl: number; readonly authority: 'after' | 'before' | 'never' }
   readonly peers: PeerTags | undefined
+  /** Brings a manifest into the store. @returns whether it is there */
+  readonly bring: (name: Name, digest: Digest) => Promise<boolean>
   readonly questions: Questions
   readonly publicity: Publicity
   /** In ms since the epoch. */
@@ -81,7 +84,7 @@ export class Tags {
       : await this.#check(name, tag)[store.refs.held(name, tag) ? 'soon' : 'answer']
     const { sighting, stale = false } = check
     const held = store.refs.held(name, tag)
-    if (sighting && (!held || !this.#outOfReach(name, sighting))) return { sighting, stale }
+    if (sighting && !(held && (await this.#outOfReach(name, sighting)))) return { sighting, stale }
     if (held) return { sighting: held, stale: true }
     throw notFound('MANIFEST_UNKNOWN', new NowhereError(check.failures))
   }
@@ -113,15 +116,15 @@ export class Tags {
 
   /**
    * Whether the content of a tag is not held, and cannot be had now because its registry limits the rate: then the
-   * HEAD must not promise what the GET would be refused.
+   * HEAD must not promise what the GET would be refused. Somebody else may have it, so it is brought to find out.
    */
-  #outOfReach(name: Name, { descriptor, from }: Sighting): boolean {
-    const { store, registries, now } = this.#options
+  async #outOfReach(name: Name, { descriptor, from }: Sighting): Promise<boolean> {
+    const { store, registries, bring, questions } = this.#options
+    const { digest } = descriptor
     const authority = registries.get(name.registry)?.authority
-    if (!authority || from !== authority.label || store.sizeOf(descriptor.digest) !== undefined) return false
-    const { state, rateLimit } = authority.state
-    const spent = rateLimit?.remaining === 0 && now() - rateLimit.at < (rateLimit.window ?? 0) * 1000
-    return state === 'limited' || spent
+    if (!authority || from !== authority.label || store.sizeOf(digest) !== undefined) return false
+    if (authority.state.state !== 'limited' && authority.allowance !== 'spent') return false
+    return !(await this.soon(name, questions.track(bring(name, digest)), false))
   }
 
   /** Asks peers, and the endpoints by HEAD, what a tag is, and notes the answer. */

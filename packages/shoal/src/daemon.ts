@@ -20,6 +20,7 @@ import { listen } from './listening.ts'
 import type { Logger } from './log.ts'
 import { Metrics, servedFrom } from './metrics.ts'
 import { NetworkToken } from './network-token.ts'
+import { OfficeLimits } from './office-limits.ts'
 import { PeerLog } from './peer-log.ts'
 import { Peers } from './peers.ts'
 import { Politeness } from './politeness.ts'
@@ -62,9 +63,10 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
   const closing: (() => Promise<void>)[] = [() => store.close()]
   try {
     const metrics = new Metrics(store)
-    const registries = await registriesOf(upstreams, steadyNow, (endpoint, request) =>
-      metrics.upstreamRequest(endpoint, request),
-    )
+    const registries = await registriesOf(upstreams, steadyNow, {
+      request: (endpoint, request) => metrics.upstreamRequest(endpoint, request),
+      rateLimit: (registry, endpoint, rateLimit) => limits.said(registry, endpoint, rateLimit),
+    })
     closing.unshift(async () => {
       for (const registry of registries.values()) await registry.close()
     })
@@ -75,8 +77,16 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     const isShared = (registry: string) => mayShare(upstreams, registry)
     const shares = swarm.enabled && swarm.share === 'public'
     const onWarning = (message: string) => log.warn(message)
+    const limits = new OfficeLimits({
+      registries,
+      log,
+      tell: limit => shares && peers.swarm?.tell(limit),
+      now: steadyNow,
+    })
+    closing.unshift(async () => limits[Symbol.dispose]())
     const sharing = shares ? new SharedBlobs({ store, mayShare: isShared, onWarning }) : undefined
     closing.unshift(async () => sharing?.[Symbol.dispose]())
+    let resolver: Resolver | undefined
     const peers = new Peers({
       settings,
       sharing,
@@ -84,7 +94,12 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         const blob = await store.open(digest)
         return blob && { blob, contentType: store.index.manifest(digest)?.mediaType ?? 'application/octet-stream' }
       },
-      known: (name, tag) => (shares ? publicSighting(store, isShared, name, tag) : undefined),
+      errand: async want => resolver?.errand(want),
+      known: async (name, tag, check) => {
+        if (shares && check) await resolver?.checkTag(name, tag)
+        return shares ? publicSighting(store, isShared, name, tag) : undefined
+      },
+      limits: () => (shares ? limits.known : []),
       uploadPace: paceOf(swarm.max_upload_rate),
       resting: address => politeness.resting(address),
       now: steadyNow,
@@ -96,6 +111,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         },
         banned: ban => peerLog.banned(ban),
         gave: upload => metrics.upload(upload),
+        limit: limit => limits.heard(limit),
         warning: (message, fields) => peerLog.warning(message, fields),
       },
     })
@@ -105,7 +121,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
     if (swarm.enabled) await peers.enter(swarm.token === null ? await joined.network() : networkOf(swarm.token))
     const storing = new Storing(data_dir, log)
     const downloads = paceOf(swarm.max_download_rate)
-    const resolver = new Resolver({
+    resolver = new Resolver({
       store,
       registries,
       tags,
@@ -127,7 +143,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         failed: (what, error) => log.warn({ err: error }, `${what} failed`),
       },
     })
-    closing.unshift(() => resolver.close())
+    closing.unshift(async () => resolver?.close())
     const watch = new EventLoopWatch({
       now: () => performance.now(),
       onStall: stall => {

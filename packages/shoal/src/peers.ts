@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Name } from '@shoal/oci/name'
 import { type Disk, nodeDisk } from '@shoal/store/disk'
+import type { JointDownloads } from '@shoal/store/joint'
 import type { Sighting } from '@shoal/store/refs'
 import type { Source } from '@shoal/store/source'
 import type { Network } from '@shoal/swarm/network'
@@ -10,10 +11,13 @@ import { probe } from './listening.ts'
 import { StartError } from './setting-file.ts'
 import type { Settings } from './settings/schema.ts'
 
-export type PeersOptions = Pick<SwarmOptions, 'sharing' | 'open' | 'uploadPace' | 'resting' | 'now'> & {
+export type PeersOptions = Pick<
+  SwarmOptions,
+  'sharing' | 'open' | 'errand' | 'limits' | 'uploadPace' | 'resting' | 'now'
+> & {
   readonly settings: Settings
-  /** What this machine has seen a tag to be, if peers may know; undefined else. */
-  readonly known: (name: string, tag: string) => Sighting | undefined
+  /** What this machine has seen a tag to be, if peers may know; undefined else. It may be checked first. */
+  readonly known: SwarmOptions['tags']['known']
   readonly events: SwarmEvents
   /** @default the real disk */
   readonly disk?: Disk
@@ -34,6 +38,10 @@ export class Peers {
     label: 'peers',
     kind: 'peer',
     find: async (want, signal) => this.#swarm?.lastResort.find(want, signal) ?? null,
+  }
+  /** What others want at the same time. */
+  readonly downloads: JointDownloads = {
+    join: (want, transfer) => this.#swarm?.downloads.join(want, transfer),
   }
   /** What peers have seen tags to be. */
   readonly tags = {
@@ -90,7 +98,19 @@ export class Peers {
   }
 
   async #open(network: Network): Promise<Swarm> {
-    const { settings, disk = nodeDisk, sharing, open, known, uploadPace, resting, now, events } = this.#options
+    const {
+      settings,
+      disk = nodeDisk,
+      sharing,
+      open,
+      errand,
+      known,
+      limits,
+      uploadPace,
+      resting,
+      now,
+      events,
+    } = this.#options
     const { swarm, tags } = settings
     const { listen, transfer_listen, mdns, bootstrap, max_uploads } = swarm
     const believes = tags.from_peers === 'always' || (tags.from_peers === 'private' && network.private)
@@ -111,6 +131,8 @@ export class Peers {
         sharing,
         open,
         tags: { believes, ttl: tags.ttl, known },
+        errand,
+        ...(limits && { limits }),
         maxUploads: max_uploads,
         uploadPace,
         resting,

@@ -1,4 +1,4 @@
-import { NameError, parseName } from '@shoal/oci/name'
+import { NameError, parseFullName } from '@shoal/oci/name'
 import type { Sighting } from '@shoal/store/refs'
 import type { Store } from '@shoal/store/store'
 
@@ -12,9 +12,8 @@ export function publicSighting(
   name: string,
   tag: string,
 ): Sighting | undefined {
-  const slash = name.indexOf('/')
   try {
-    const parsed = parseName(name.slice(0, slash), name.slice(slash + 1))
+    const parsed = parseFullName(name)
     const sighting = store.refs.seen(parsed, tag)
     const known = sighting?.visibility === 'public' && mayShare(parsed.registry)
     return known ? sighting : undefined

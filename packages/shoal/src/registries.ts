@@ -2,6 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { AddressPolicy } from '@shoal/upstream/address-policy'
 import { Endpoint } from '@shoal/upstream/endpoint'
 import { isPublicRegistry } from '@shoal/upstream/public-registries'
+import type { RateLimit } from '@shoal/upstream/rate-limit'
 import { Registry } from '@shoal/upstream/registry'
 import type { Credentials } from '@shoal/upstream/token'
 import { Transport } from '@shoal/upstream/transport'
@@ -22,7 +23,12 @@ const bodyTimeout = { mirror: 4000, authority: 6000 }
 /** Connections at once to one host: all layers of most images. */
 const connections = 64
 
-type OnRequest = (endpoint: string, request: { method: string; code: string }) => void
+export type RegistryEvents = {
+  /** An endpoint, by its host, has answered, or not. */
+  request(endpoint: string, request: { method: string; code: string }): void
+  /** An endpoint has said how many pulls are left. */
+  rateLimit(registry: { readonly shared: boolean }, endpoint: string, rateLimit: RateLimit): void
+}
 
 /**
  * The registries of the settings, by host.
@@ -32,12 +38,12 @@ type OnRequest = (endpoint: string, request: { method: string; code: string }) =
 export async function registriesOf(
   upstreams: Settings['upstreams'],
   now: () => number,
-  onRequest: OnRequest,
+  events: RegistryEvents,
 ): Promise<ReadonlyMap<string, Registry>> {
   const registries = new Map<string, Registry>()
   for (const [host, upstream] of Object.entries(upstreams)) {
     const shared = mayShare(upstreams, host)
-    registries.set(host, await registryOf({ host, shared }, upstream, now, onRequest))
+    registries.set(host, await registryOf({ host, shared }, upstream, now, events))
   }
   return registries
 }
@@ -54,7 +60,7 @@ async function registryOf(
   { host, shared }: { readonly host: string; readonly shared: boolean },
   upstream: UpstreamSettings,
   now: () => number,
-  onRequest: OnRequest,
+  events: RegistryEvents,
 ): Promise<Registry> {
   const urls = upstream.endpoints.map(endpoint => new URL(endpoint))
   const policy = new AddressPolicy(urls)
@@ -81,7 +87,8 @@ async function registryOf(
       credentials: role === 'authority' ? credentials : undefined,
       last: role === 'authority',
       userAgent: `shoal/${version}`,
-      onRequest: request => onRequest(url.host, request),
+      onRequest: request => events.request(url.host, request),
+      onRateLimit: rateLimit => events.rateLimit({ shared }, url.host, rateLimit),
       now,
       random: Math.random,
     })

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { parseRateLimit, parseRetryAfter } from './rate-limit.ts'
+import { allowanceOf, parseRateLimit, parseRetryAfter } from './rate-limit.ts'
 
 test('Docker Hub’s headers are read', () => {
   const headers = {
@@ -22,6 +22,31 @@ test('what makes no sense is no limit', () => {
     assert.is(parseRateLimit({ 'ratelimit-limit': value, 'ratelimit-remaining': '1' }, 0), undefined, `limit ${value}`)
     assert.is(parseRateLimit({ 'ratelimit-limit': '1', 'ratelimit-remaining': value }, 0), undefined, `left ${value}`)
   }
+})
+
+test('a limit is low with a tenth of it or 10 left, and as ever when its window is over', () => {
+  const allowance = (remaining: number, limit = 100, window: number | undefined = 21_600, now = 0) =>
+    allowanceOf({ limit, remaining, window, source: undefined, at: 0 }, now)
+  assert.is(allowanceOf(undefined, 0), 'ample')
+  assert.equal(
+    [11, 10, 1, 0].map(left => allowance(left)),
+    ['ample', 'low', 'low', 'spent'],
+  )
+  assert.equal(
+    [21, 20].map(left => allowance(left, 200)),
+    ['ample', 'low'],
+  )
+  // Ten of few are many.
+  assert.equal(
+    [4, 3, 2, 0].map(left => allowance(left, 10)),
+    ['ample', 'ample', 'low', 'spent'],
+  )
+  assert.equal(
+    [21_599_999, 21_600_000].map(now => allowance(0, 100, 21_600, now)),
+    ['spent', 'ample'],
+  )
+  assert.is(allowance(0, 100, 60), 'ample', 'who is refused has a minute to wait at most')
+  assert.is(allowanceOf({ limit: 100, remaining: 0, window: undefined, source: undefined, at: 0 }, 0), 'ample')
 })
 
 test('Retry-After is seconds or a date, and at most a day', () => {

@@ -8,6 +8,26 @@ export type RateLimit = {
   readonly at: number
 }
 
+/** How much is left of a limit: `low` near its end, `spent` when there is nothing. */
+export type Allowance = 'ample' | 'low' | 'spent'
+
+/** A limit over a shorter time than this, in seconds, is over before anybody has to be sparing. */
+const shortestWindow = 600
+
+/** With so many left, or fewer, a limit is near its end: a tenth of it, or 10 if that is no more than a quarter. */
+export function lowWater(limit: number): number {
+  return Math.max(limit / 10, Math.min(10, limit / 4))
+}
+
+/** What is left now, as far as is known: what was said longer ago than the window is no longer so. */
+export function allowanceOf(rateLimit: RateLimit | undefined, now: number): Allowance {
+  if (!rateLimit) return 'ample'
+  const { limit, remaining, window = 0, at } = rateLimit
+  if (window < shortestWindow || now - at >= window * 1000) return 'ample'
+  if (remaining === 0) return 'spent'
+  return remaining <= lowWater(limit) ? 'low' : 'ample'
+}
+
 type Headers = Readonly<Record<string, string | string[] | undefined>>
 
 function first(headers: Headers, name: string): string | undefined {
@@ -27,7 +47,7 @@ export function parseRateLimit(headers: Headers, at: number): RateLimit | undefi
     limit: Number(quota[1]),
     remaining: Number(left[1]),
     window: quota[2] === undefined ? undefined : Number(quota[2]),
-    source: first(headers, 'docker-ratelimit-source'),
+    source: first(headers, 'docker-ratelimit-source') || undefined,
     at,
   }
 }

@@ -1,6 +1,7 @@
 import { hostname } from 'node:os'
 import type { Store } from '@shoal/store/store'
 import type { PeerStatus } from '@shoal/swarm/swarm'
+import { type Allowance, allowanceOf } from '@shoal/upstream/rate-limit'
 import type { Registry } from '@shoal/upstream/registry'
 import type { Metrics, ServedTotals } from '../metrics.ts'
 import type { Peers } from '../peers.ts'
@@ -45,11 +46,18 @@ export type Status = {
 export type UpstreamStatus = {
   readonly registry: string
   readonly endpoint: string
-  /** `closed`: in use; `open`: failed lately, passed over; `half-open`: about to be tried; `limited`: answered 429. */
+  /** `closed`: in use; `open`: failed lately, passed over; `half-open`: about to be tried; `limited`: answered 429, or no pulls left. */
   readonly state: 'closed' | 'open' | 'half-open' | 'limited'
   readonly requests: number
   readonly errors: number
-  readonly rate_limit: { readonly limit: number; readonly remaining: number; readonly reset_s: number | null } | null
+  /** `from`: whether the endpoint has told this machine so, or a peer whose pulls it counts together with its own. */
+  readonly rate_limit: {
+    readonly limit: number
+    readonly remaining: number
+    readonly reset_s: number | null
+    readonly allowance: Allowance
+    readonly from: 'registry' | 'peer'
+  } | null
 }
 
 export type Clients = ReadonlyMap<string, { readonly requests: number; readonly last: number }>
@@ -71,7 +79,8 @@ export function statusOf(daemon: {
   const { share, max_uploads, max_upload_rate, max_download_rate } = settings.swarm
   const upstreams = [...registries.values()].flatMap(registry =>
     registry.endpoints.map((endpoint): UpstreamStatus => {
-      const { state, requests, errors, rateLimit, limitedUntil } = endpoint.state
+      const { state, requests, errors, heard, limitedUntil } = endpoint.state
+      const rateLimit = heard ?? endpoint.state.rateLimit
       const left = Math.ceil((limitedUntil - now()) / 1000)
       const reset = left > 0 ? left : null
       return {
@@ -81,7 +90,13 @@ export function statusOf(daemon: {
         requests,
         errors,
         rate_limit: rateLimit
-          ? { limit: rateLimit.limit, remaining: rateLimit.remaining, reset_s: reset ?? rateLimit.window ?? null }
+          ? {
+              limit: rateLimit.limit,
+              remaining: rateLimit.remaining,
+              reset_s: reset ?? rateLimit.window ?? null,
+              allowance: allowanceOf(rateLimit, now()),
+              from: heard ? 'peer' : 'registry',
+            }
           : null,
       }
     }),

@@ -125,11 +125,8 @@ async function checkPort(key: string, address: Listen): Promise<Finding[]> {
 }
 
 async function checkUpstreams({ upstreams }: Settings): Promise<Finding[]> {
-  const registries = await registriesOf(
-    upstreams,
-    () => performance.now(),
-    () => {},
-  )
+  const events = { request: () => {}, rateLimit: () => {} }
+  const registries = await registriesOf(upstreams, () => performance.now(), events)
   const findings = [...registries.values()].flatMap(registry =>
     registry.endpoints.map(async (endpoint): Promise<Finding> => {
       const check = `upstream ${registry.host}`

@@ -1,7 +1,7 @@
 import type { PeerStatus } from '@shoal/swarm/swarm'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { swarmLines } from './status.ts'
+import { limitLines, swarmLines } from './status.ts'
 
 const peer = (state: PeerStatus['state']): PeerStatus => ({
   id: state,
@@ -34,6 +34,29 @@ test('status says whom it sees, and what peers get', () => {
       'peers: 2 in the private network 1a2b3c4d, 1 banned (see "shoal peers")',
       'uploads: at most 8 at once, 20MB/s in all; they rest: on battery',
       'downloads: at most 5MB/s in all',
+    ],
+  )
+})
+
+test('status says which registry has few pulls left, and what comes of it', () => {
+  const upstream = (remaining: number, allowance: 'ample' | 'low' | 'spent', from: 'registry' | 'peer') => ({
+    registry: 'docker.io',
+    endpoint: 'https://registry-1.docker.io',
+    state: 'closed' as const,
+    requests: 1,
+    errors: 0,
+    rate_limit: { limit: 100, remaining, reset_s: 21_600, allowance, from },
+  })
+  assert.equal(
+    limitLines([
+      { ...upstream(0, 'ample', 'registry'), rate_limit: null },
+      upstream(50, 'ample', 'registry'),
+      upstream(9, 'low', 'peer'),
+      upstream(0, 'spent', 'registry'),
+    ]),
+    [
+      'registry-1.docker.io gives this office 9 more pulls, for up to 6 h, as a peer says: manifests come from peers first, and tags are checked as ever',
+      'registry-1.docker.io gives this office no more pulls, for up to 6 h: what is held here or by peers is served',
     ],
   )
 })

@@ -34,6 +34,7 @@ export async function statusCommand(args: {
   for (const each of upstreams)
     table.push([each.registry, each.endpoint, stateOf(each), each.requests, each.errors, rateLimitOf(each)])
   out(table.toString())
+  for (const line of limitLines(upstreams)) out(line)
   return 0
 }
 
@@ -67,6 +68,23 @@ function stateOf({ state }: UpstreamStatus): string {
     'half-open': 'failing, to be tried',
     limited: 'limits the rate',
   }[state]
+}
+
+/** Which registries have few pulls left, or none, and what comes of it. */
+export function limitLines(upstreams: readonly UpstreamStatus[]): string[] {
+  return upstreams.flatMap(({ endpoint, rate_limit }) => {
+    if (!rate_limit || rate_limit.allowance === 'ample') return []
+    const { allowance, from, remaining, reset_s } = rate_limit
+    const who = `${new URL(endpoint).host} gives this office`
+    const how = allowance === 'spent' ? 'no more pulls' : `${remaining} more pulls`
+    const until = reset_s === null ? '' : `, for up to ${formatSeconds(reset_s)}`
+    const says = from === 'peer' ? ', as a peer says' : ''
+    const then =
+      allowance === 'spent'
+        ? 'what is held here or by peers is served'
+        : 'manifests come from peers first, and tags are checked as ever'
+    return [`${who} ${how}${until}${says}: ${then}`]
+  })
 }
 
 function rateLimitOf({ rate_limit }: UpstreamStatus): string {
