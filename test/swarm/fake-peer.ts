@@ -80,6 +80,7 @@ export class FakePeer implements AsyncDisposable {
         return { blob: new FakeBlob(digest, bytes, behaviour), contentType: 'application/octet-stream' }
       },
       tags: { believes: false, ttl: 5000, known: () => undefined },
+      errand: async () => {},
       maxUploads: options.maxUploads ?? 8,
       uploadPace: undefined,
       resting: () => undefined,
@@ -91,6 +92,7 @@ export class FakePeer implements AsyncDisposable {
         left: () => {},
         banned: ({ name }) => void bans.push(name),
         gave: () => {},
+        limit: () => {},
         warning: () => {},
       },
       ...options.more,

@@ -1,6 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { UpstreamStatus } from '../../packages/shoal/src/admin/status.ts'
 import { Internet, type InternetOptions } from '../../scripts/internet/internet.ts'
 import { freePorts, until } from '../shoal-process.ts'
 import { fetchWhole, World } from '../world.ts'
@@ -20,6 +21,7 @@ export type OfficeStatus = {
   readonly peer_id: string
   readonly network: string
   readonly peers: readonly PeerRow[]
+  readonly upstreams: readonly UpstreamStatus[]
   readonly served: { readonly peer: { readonly requests: number; readonly bytes: number } }
 }
 

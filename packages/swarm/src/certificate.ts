@@ -1,4 +1,4 @@
-import { X509Certificate } from 'node:crypto'
+import { hash, X509Certificate } from 'node:crypto'
 import type { TLSSocket } from 'node:tls'
 import type { PrivateKey } from '@libp2p/interface'
 import { generateCertificate, verifyPeerCertificate } from '@libp2p/tls/utils'
@@ -72,6 +72,14 @@ export class CertificateHolder {
 }
 
 /**
+ * Certificates that were looked at lately, by their SHA-256, with whose they are, and until when, in ms: to look costs more
+ * than the rest of a handshake, and peers make many connections.
+ */
+const believed = new Map<string, { readonly peer: string; readonly until: number }>()
+const mostBelieved = 1024
+const believedFor = 600_000
+
+/**
  * The peer whose identity a certificate carries (libp2p specs, tls/tls.md, "Peer Authentication"). That who sent it has
  * the certificate's key, the TLS handshake proves.
  * @param raw DER; empty if none was sent, as Node has it
@@ -79,9 +87,15 @@ export class CertificateHolder {
  */
 export async function peerOf(raw: Uint8Array | undefined): Promise<string> {
   if (!raw || raw.length === 0) throw new CertificateError('no certificate was sent')
+  const key = hash('sha256', raw, 'base64')
+  const known = believed.get(key)
+  if (known && performance.now() < known.until) return known.peer
   try {
     checkForm(raw)
-    return (await verifyPeerCertificate(raw)).toString()
+    const peer = (await verifyPeerCertificate(raw)).toString()
+    if (believed.size === mostBelieved) believed.clear()
+    believed.set(key, { peer, until: performance.now() + believedFor })
+    return peer
   } catch (error) {
     if (error instanceof CertificateError) throw error
     const reason = error instanceof Error ? error.message : String(error)

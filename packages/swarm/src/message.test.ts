@@ -1,3 +1,4 @@
+import { digestOf } from '@shoal/oci/digest'
 import { encode } from 'cborg'
 import fc from 'fast-check'
 import { test } from 'uvu'
@@ -58,7 +59,22 @@ const message: fc.Arbitrary<Message> = fc.oneof(
     ),
   }),
   fc.record({ t: fc.constant('uploads' as const), willing: fc.boolean() }),
+  fc.record({
+    t: fc.constant('limit' as const),
+    key: fc.uint8Array({ minLength: 8, maxLength: 8 }),
+    limit: uint,
+    remaining: uint,
+    window: uint,
+    age: uint,
+  }),
   fc.record({ t: fc.constantFrom('ping' as const, 'pong' as const), n: uint }),
+  fc.record({
+    t: fc.constant('errand' as const),
+    name: fc.string({ minLength: 1, maxLength: 512 }),
+    digest: fc.constant(digestOf(Buffer.from('a layer'))),
+    kind: fc.constantFrom('manifest' as const, 'blob' as const),
+    size: uint,
+  }),
 )
 
 const decoders: Record<string, (frame: Uint8Array) => unknown> = {
@@ -67,6 +83,16 @@ const decoders: Record<string, (frame: Uint8Array) => unknown> = {
   'tag answer': decodeTagAnswer,
   'call-back request': decodeCallBackRequest,
   'call-back answer': decodeCallBack,
+}
+
+const limit = { t: 'limit', key: Buffer.alloc(8), limit: 100, remaining: 9, window: 21_600, age: 0 }
+
+const errand = {
+  t: 'errand',
+  name: 'docker.io/library/nginx',
+  digest: digestOf(Buffer.alloc(0)),
+  kind: 'blob',
+  size: 0,
 }
 
 const hello = {
@@ -119,7 +145,8 @@ test('a message is read as it was written', () => {
 
 test('questions and answers are read as they were written', () => {
   const request = { name: 'docker.io/library/nginx', tag: 'latest' }
-  assert.equal(decodeTagRequest(encodeTagRequest(request)), request)
+  for (const question of [request, { ...request, check: true }])
+    assert.equal(decodeTagRequest(encodeTagRequest(question)), question)
   const answer = { record: Buffer.from('record'), signature: Buffer.alloc(64, 1) }
   assert.equal(plain(decodeTagAnswer(encodeTagAnswer(answer))), plain(answer))
   assert.equal(decodeTagAnswer(encodeTagAnswer({})), {})
@@ -140,7 +167,7 @@ test('prefixes are views of the frame, wherever it lies', () => {
 
 test('fields and messages of a later version are passed over', () => {
   assert.equal(decodeMessage(encode({ ...hello, colour: 'red', more: [{ a: 1 }] })), hello)
-  assert.is(decodeMessage(encode({ t: 'lease', digest: 'sha256:…' })), undefined)
+  assert.is(decodeMessage(encode({ t: 'loan', digest: 'sha256:…' })), undefined)
   assert.is(decodeMessage(encode({ t: 'constructor' })), undefined)
   assert.equal(decodeTagRequest(encode({ name: 'a', tag: 'b', digest: 'c' })), { name: 'a', tag: 'b' })
 })
@@ -205,7 +232,17 @@ test('fields that are missing, or not what they must be, are refused', () => {
     'a long address': { t: 'peers', peers: [{ id: 'a', addresses: ['x'.repeat(129)] }] },
     'an id that is none': { t: 'peers', peers: [{ id: 'a b', addresses: [] }] },
     'willing to say 1': { t: 'uploads', willing: 1 },
+    'a limit without a key': { t: 'limit', limit: 100, remaining: 9, window: 21_600, age: 0 },
+    'a short key': { ...limit, key: Buffer.alloc(7) },
+    'a key as text': { ...limit, key: '12345678' },
+    'less than nothing left': { ...limit, remaining: -1 },
+    'a limit from the future': { ...limit, age: -1 },
     'a ping without a number': { t: 'ping' },
+    'an errand of a long name': { ...errand, name: 'a'.repeat(513) },
+    'an errand of nothing': { ...errand, name: '' },
+    'an errand for what is no digest': { ...errand, digest: 'sha256:abc' },
+    'an errand for a tag': { ...errand, kind: 'tag' },
+    'an errand without a size': { ...errand, size: null },
   }
   for (const [what, value] of Object.entries(wrong)) refuses(encode(value), 'INVALID', what)
   for (const request of [
@@ -213,6 +250,7 @@ test('fields that are missing, or not what they must be, are refused', () => {
     { name: 'a', tag: '' },
     { name: 'a'.repeat(513), tag: 'a' },
     { name: 'a' },
+    { name: 'a', tag: 'b', check: 1 },
   ])
     refuses(encode(request), 'INVALID', '', decodeTagRequest)
   for (const answer of [{ record: 'text' }, { record: Buffer.alloc(4097) }, { signature: Buffer.alloc(63) }])
@@ -250,8 +288,15 @@ test('arbitrary CBOR gives a message or a MessageError', () => {
       fc.dictionary(fc.string({ maxLength: 4 }), tie('any'), { maxKeys: 4 }),
     ),
   })).any
-  const t = fc.constantFrom('hello', 'holdings', 'resync', 'peers', 'uploads', 'ping', 'pong')
-  const fields = fc.constantFrom(...Object.keys({ ...hello, ...holdings }), 'peers', 'willing', 'n', 'record', 'name')
+  const t = fc.constantFrom('hello', 'holdings', 'resync', 'peers', 'uploads', 'limit', 'ping', 'pong')
+  const fields = fc.constantFrom(
+    ...Object.keys({ ...hello, ...holdings, ...limit }),
+    'peers',
+    'willing',
+    'n',
+    'record',
+    'name',
+  )
   const map = fc.tuple(fc.dictionary(fields, value), t).map(([fields, t]) => ({ ...fields, t }))
   fc.assert(
     fc.property(map, map => survives(encode(map))),

@@ -1,7 +1,10 @@
+import { isDigest } from '@shoal/oci/digest'
 import { isTag } from '@shoal/oci/reference'
 import { type DecodeOptions, decode, encode, type Token, Tokenizer, Type } from 'cborg'
 import { z } from 'zod'
 import { prefixLength } from './digest-prefix.ts'
+import type { SpreadMessage } from './spread/spread-message.ts'
+import { spreadMessages, spreadWireOf } from './spread-wire.ts'
 
 /** The messages of docs/protocol.md, and what a message may be at most. */
 
@@ -85,19 +88,49 @@ const peerMessage = z.discriminatedUnion('t', [
       .max(128),
   }),
   z.object({ t: z.literal('uploads'), willing: z.boolean() }),
+  z.object({
+    t: z.literal('limit'),
+    /** Stands for who counts, and whom. */
+    key: bytes.refine(({ length }) => length === 8),
+    limit: uint,
+    remaining: uint,
+    /** In s. */
+    window: uint,
+    /** How long ago that was said, in ms. */
+    age: uint,
+  }),
   z.object({ t: z.literal('ping'), n: uint }),
   z.object({ t: z.literal('pong'), n: uint }),
+  z.object({
+    t: z.literal('errand'),
+    /** With its registry. */
+    name: z.string().min(1).max(512),
+    digest: z.string().refine(isDigest),
+    kind: z.enum(['manifest', 'blob']),
+    /** In bytes; 0 if that is not known. */
+    size: uint,
+  }),
+  ...spreadMessages,
 ])
 
 /** What peers say to each other over `/shoal/1/peer`. */
-export type Message = z.output<typeof peerMessage>
+export type Message = Exclude<z.output<typeof peerMessage>, { t: SpreadMessage['t'] }> | SpreadMessage
 export type Hello = Extract<Message, { t: 'hello' }>
+export type ErrandMessage = Extract<Message, { t: 'errand' }>
+export type LimitMessage = Extract<Message, { t: 'limit' }>
 export type HoldingsMessage = Extract<Message, { t: 'holdings' }>
 
 const known: ReadonlySet<string> = new Set(peerMessage.options.map(({ shape }) => shape.t.value))
 
+/** What is said of blobs that several want at once. */
+const spreads: ReadonlySet<string> = new Set(spreadMessages.map(({ shape }) => shape.t.value))
+
+export function isSpreadMessage(message: Message): message is SpreadMessage {
+  return spreads.has(message.t)
+}
+
 export function encodeMessage(message: Message): Uint8Array {
-  return encode(message)
+  return encode(isSpreadMessage(message) ? spreadWireOf(message) : message)
 }
 
 /**
@@ -111,7 +144,12 @@ export function decodeMessage(frame: Uint8Array): Message | undefined {
   return parse(peerMessage, map)
 }
 
-const tagRequest = z.object({ name: z.string().min(1).max(512), tag: z.string().refine(isTag) })
+const tagRequest = z.object({
+  name: z.string().min(1).max(512),
+  tag: z.string().refine(isTag),
+  /** Whether to ask the registry, if that was not done lately: the asker has no way to it. */
+  check: z.boolean().exactOptional(),
+})
 
 /** A question of `/shoal/1/tag`; the name with its registry. */
 export type TagRequest = z.output<typeof tagRequest>

@@ -12,6 +12,8 @@ export type PeerAddress = { readonly peerId: string; readonly host: string; read
 export type PeerRequest = {
   /** @default all of it */
   readonly range?: ByteRange
+  /** The number of the chunk that the range is, of a blob that is just spreading. */
+  readonly chunk?: number
   /** Until the head of the answer is there, in ms. */
   readonly answerTimeout: number
   /** Between two pieces of the body, in ms; while the sink has it wait, no time passes. */
@@ -121,14 +123,15 @@ export class PeerConnection {
    * @throws StaleError; and as {@link PeerClient.get} does
    */
   async ask(digest: Digest, request: PeerRequest): Promise<PeerBody | Refusal> {
-    const { range, signal } = request
+    const { range, chunk, signal } = request
     const kept = this.#idle
     this.#idle = false
     clearTimeout(this.#idling)
     const exchange = new Exchange(this.#name, this.#socket, request, last => this.#ended(last))
     this.#exchange = exchange
     if (signal.aborted) exchange.abort(signal.reason)
-    const wanted = range ? `range: ${formatRange(range)}\r\n` : ''
+    const part = range ? `range: ${formatRange(range)}\r\n` : ''
+    const wanted = chunk === undefined ? part : `${part}shoal-chunk: ${chunk}\r\n`
     if (this.#socket.destroyed) exchange.closed(this.#error)
     else this.#socket.write(`GET /v1/blobs/${digest} HTTP/1.1\r\nhost: ${this.#peer}\r\n${wanted}\r\n`)
     try {

@@ -191,6 +191,87 @@ test('when all slots are taken, and while the machine rests, it says so; what br
   assert.is((await it.ask()).status, 200)
 })
 
+/** Has the second megabyte given as chunk 1 of a blob that is not whole, and is 3,000,000 bytes long. */
+function spreading(answers: Partial<Record<string, 'lacks' | 'busy'>> = {}) {
+  const asked: [string, Digest, number][] = []
+  const seen = { asked, open: 0 }
+  const openChunk = async (peer: string, digest: Digest, chunk: number) => {
+    asked.push([peer, digest, chunk])
+    const answer = answers[chunk]
+    if (answer) return answer
+    seen.open++
+    const range = { start: chunk * 1_000_000, end: (chunk + 1) * 1_000_000 }
+    return { size: bytes.length, range, read: () => blob.read(range), close: () => void seen.open-- }
+  }
+  return { seen, options: { open: async () => undefined, openChunk } satisfies Partial<PeerServerOptions> }
+}
+
+/** How a chunk is asked for: its number, and the bytes that it is. */
+const askFor = (chunk: number | string, range: string | undefined = 'bytes=1000000-1999999') => ({
+  headers: { 'shoal-chunk': String(chunk), ...(range && { range }) },
+})
+
+test('a chunk is given of what is not whole yet, and its slot is free again afterwards', async () => {
+  const { seen, options } = spreading()
+  await using it = await world(options)
+  const part = await it.ask(askFor(1))
+  assert.is(part.status, 206)
+  assert.is(part.headers['content-range'], `bytes 1000000-1999999/${bytes.length}`)
+  assert.ok(part.body.equals(bytes.subarray(1_000_000, 2_000_000)))
+  assert.equal(seen, { asked: [[member.peerId, blob.digest, 1]], open: 0 })
+  assert.equal(
+    it.served.map(({ status, bytes }) => [status, bytes]),
+    [[206, 1_000_000]],
+  )
+  // Without the number it is a request for what is held, and nothing is.
+  assert.is((await it.ask({ headers: { range: 'bytes=1000000-1999999' } })).status, 404)
+  assert.is(seen.asked.length, 1)
+})
+
+test('a blob that is one chunk is given without a range', async () => {
+  const openChunk = async () => ({
+    size: bytes.length,
+    range: { start: 0, end: bytes.length },
+    read: () => blob.read({ start: 0, end: bytes.length }),
+    close: () => {},
+  })
+  await using it = await world({ open: async () => undefined, openChunk })
+  const whole = await it.ask(askFor(0, ''))
+  assert.is(whole.status, 200)
+  assert.ok(whole.body.equals(bytes))
+})
+
+test('a chunk that is not there, or not to be had now, is refused as such', async () => {
+  const { seen, options } = spreading({ 0: 'lacks', 2: 'busy' })
+  let resting: string | undefined
+  await using it = await world({ ...options, resting: () => resting })
+  assert.is((await it.ask(askFor(0, 'bytes=0-999999'))).status, 404)
+  const busy = await it.ask(askFor(2, 'bytes=2000000-2999999'))
+  assert.is(busy.status, 503)
+  assert.is(busy.headers['shoal-refusal'], 'busy')
+  resting = 'on battery'
+  const rests = await it.ask(askFor(1))
+  assert.is(rests.status, 503)
+  assert.is(rests.headers['shoal-refusal'], 'resting')
+  assert.is(seen.asked.length, 2)
+})
+
+test('a chunk is all of the bytes that were asked for, or nothing is given', async () => {
+  const { seen, options } = spreading()
+  await using it = await world(options)
+  for (const range of ['bytes=0-999999', 'bytes=1000000-1999998', 'bytes=1000000-', 'bytes=3000000-', ''])
+    assert.ok((await it.ask(askFor(1, range))).status >= 400, range)
+  for (const number of ['-1', '1.5', 'x', '', '12345678901']) assert.is((await it.ask(askFor(number))).status, 404)
+  assert.is((await it.ask({ method: 'HEAD', ...askFor(1) })).status, 404)
+  assert.equal(new Set(seen.asked.map(([, , chunk]) => chunk)), new Set([1]))
+  assert.is(seen.open, 0)
+})
+
+test('where no downloads are shared, there are no chunks', async () => {
+  await using it = await world()
+  assert.is((await it.ask(askFor(1))).status, 404)
+})
+
 test('uploads share a pace', async () => {
   let now = 0
   const turns: number[] = []

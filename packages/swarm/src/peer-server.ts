@@ -10,8 +10,10 @@ import { createServer as createTlsServer, type TLSSocket, type TlsOptions, type 
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { type Digest, isDigest } from '@shoal/oci/digest'
 import { answer, BodySender, whenOver } from '@shoal/store/blob-responder'
+import type { Reader } from '@shoal/store/reader'
 import type { HeldBlob } from '@shoal/store/store'
 import { type Certificate, peerAt, peerTls } from './certificate.ts'
+import type { OpenChunk } from './joint-downloads.ts'
 import { plainAddress } from './lan-address.ts'
 import { type Pace, paced } from './pace.ts'
 import { UploadSlots } from './upload-slots.ts'
@@ -61,7 +63,9 @@ export type PeerServerOptions = {
   readonly admits: (peerId: string) => boolean
   /** A blob that peers may have, and its type; undefined if it is not held, or not to be shared. */
   readonly open: (digest: Digest) => Promise<{ blob: HeldBlob; contentType: string } | undefined>
-  /** Uploads at once. */
+  /** A chunk of a blob that is just spreading, if the peer may have it now. @default none */
+  readonly openChunk?: (peer: string, digest: Digest, chunk: number) => Promise<OpenChunk | 'lacks' | 'busy'>
+  /** Uploads at once, chunks apart. */
   readonly maxUploads: number
   /** Why no bytes are given now over the line with this address of this machine; undefined if they are. */
   readonly resting: (localAddress: string) => string | undefined
@@ -264,6 +268,8 @@ export class PeerServer {
     const reference = url.startsWith(blobs) ? url.slice(blobs.length) : ''
     if (!isDigest(reference)) return refuse(response, 404)
     exchange.digest = reference
+    const chunk = headers['shoal-chunk']
+    if (chunk !== undefined) return this.#answerChunk(exchange, reference, String(chunk))
     const held = await this.#options.open(reference)
     if (!held) return refuse(response, 404)
     const { blob, contentType } = held
@@ -278,14 +284,43 @@ export class PeerServer {
     }
   }
 
+  /** The requests for chunks of one blob have their own limit, which its spread keeps. */
+  async #answerChunk(exchange: Exchange, digest: Digest, number: string): Promise<void> {
+    const { request, response, peer } = exchange
+    const { method = '', headers } = request
+    if (method !== 'GET' || !/^\d{1,10}$/.test(number)) return refuse(response, 404)
+    if (this.#rests(request)) return turnAway(response, 'resting')
+    const chunk = (await this.#options.openChunk?.(peer, digest, Number(number))) ?? 'lacks'
+    if (chunk === 'lacks') return refuse(response, 404)
+    if (chunk === 'busy') return turnAway(response, 'busy')
+    try {
+      const { size, range } = chunk
+      const plan = answer(method, headers, { digest, size, contentType: 'application/octet-stream' })
+      const asked = plan.range
+      if (asked?.start !== range.start || asked.end !== range.end) return refuse(response, 404)
+      response.writeHead(plan.status, plan.headers)
+      await this.#send(exchange, chunk.read())
+    } finally {
+      chunk.close()
+    }
+  }
+
+  #rests({ socket }: IncomingMessage): boolean {
+    return this.#options.resting(plainAddress(socket.localAddress ?? '')) !== undefined
+  }
+
   async #give(exchange: Exchange, blob: HeldBlob, range: ByteRange, writeHead: () => void): Promise<void> {
     const { request, response, peer } = exchange
-    const { resting, pace } = this.#options
-    if (resting(plainAddress(request.socket.localAddress ?? '')) !== undefined) return turnAway(response, 'resting')
+    if (this.#rests(request)) return turnAway(response, 'resting')
     using slot = this.#slots.take(peer)
     if (!slot) return turnAway(response, 'busy')
     writeHead()
-    const reader = blob.read(range)
+    await this.#send(exchange, blob.read(range))
+  }
+
+  async #send(exchange: Exchange, reader: Reader): Promise<void> {
+    const { response } = exchange
+    const { pace } = this.#options
     const { bytes, error } = await this.#bodies.send(response, pace ? paced(reader, pace) : reader)
     exchange.bytes = bytes
     if (error !== undefined) exchange.error = error

@@ -78,7 +78,8 @@ export class PeersSource implements Source {
       this.#context.holders(digest).flatMap(({ provider }) => (without?.has(provider) ? [provider] : [])),
     )
     const at = want.kind === 'blob' ? (want.at ?? 0) : 0
-    const range = at > 0 ? { start: at, end: size ?? Number.MAX_SAFE_INTEGER } : undefined
+    const until = want.until ?? size ?? Number.MAX_SAFE_INTEGER
+    const range = at > 0 || until < (size ?? until) ? { start: at, end: until } : undefined
     const opened = await this.open(digest, range, size, avoided, signal)
     return opened && new PeersOffer(this, this.#context, want, opened, avoided, this.#patience)
   }

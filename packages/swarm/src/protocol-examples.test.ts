@@ -9,9 +9,12 @@ import * as assert from 'uvu/assert'
 import { makeCertificate } from './certificate.ts'
 import { prefixesOf } from './digest-prefix.ts'
 import { markOf } from './discovery/announcement.ts'
+import { limitKey } from './limit-key.ts'
 import { encodeMessage, type Message } from './message.ts'
 import { networkOf, openNetwork } from './network.ts'
 import { lengthPrefix } from './session.ts'
+import { signerOf } from './signature.ts'
+import { bytesToSign } from './spread/chunk-hashes.ts'
 import { signRecord } from './tag-record.ts'
 
 /** 0, 1, 2 and so on. */
@@ -38,6 +41,48 @@ const change: Message = {
   more: false,
   add: prefixesOf([empty]),
   remove: new Uint8Array(),
+}
+
+const limit: Message = {
+  t: 'limit',
+  key: limitKey('registry-1.docker.io', '192.0.2.1'),
+  limit: 100,
+  remaining: 9,
+  window: 21_600,
+  age: 40,
+}
+
+const ask: Message = {
+  t: 'ask',
+  digest: empty,
+  n: 1,
+  size: 3_000_000,
+  chunk: 0,
+  epoch: 0,
+  want: [],
+  gives: true,
+  line: true,
+  why: 'new',
+}
+
+/** What is said by who has fetched the first of 12 chunks. */
+function have(): Message {
+  const batch = { first: 0, hashes: [hexOf(empty)] }
+  const chunk = 262_144
+  const signature = signerOf(privateKey)(bytesToSign(empty, chunk, batch))
+  return {
+    t: 'have',
+    digest: empty,
+    size: 3_000_000,
+    chunk,
+    first: true,
+    add: [[0, 1]],
+    hashes: [{ author: peerId, ...batch, signature }],
+    gives: true,
+    epoch: 1,
+    claim: [[1, 12]],
+    handing: true,
+  }
 }
 
 /** The examples of docs/protocol.md by their names, without spaces and what is said of them after a `#`. */
@@ -95,6 +140,10 @@ test('the examples of docs/protocol.md are what the code makes', async () => {
     prefix: hex(prefixesOf([empty])),
     hello: frameOf(hello),
     holdings: frameOf(change),
+    'limit key': hex(limit.key),
+    limit: frameOf(limit),
+    ask: frameOf(ask),
+    have: frameOf(have()),
     record: hex(record),
     signature: hex(signature),
   }

@@ -2,6 +2,7 @@ import { mock } from 'node:test'
 import type { Connection } from '@libp2p/interface'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { LengthPrefixedDecoder, streamPair } from '@libp2p/utils'
+import { digestOf } from '@shoal/oci/digest'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { makePeer } from '../../../test/transfer-peer.ts'
@@ -375,6 +376,23 @@ test('what no version knows counts towards a flood, holdings do not', async () =
   assert.is(w.received.length, 400)
   const news = frame(Buffer.from([0xa1, 0x61, 0x74, 0x64, ...Buffer.from('news')]))
   await w.send(Buffer.concat(Array.from({ length: 301 }, () => news)))
+  endedBy(w, 'FLOOD')
+})
+
+test('of downloads that are shared, more may be said', async () => {
+  using w = await sessionWith()
+  await w.open()
+  const leave: Message = { t: 'leave', digest: digestOf(new Uint8Array()) }
+  const say = (message: Message, count: number) =>
+    w.send(Buffer.concat(Array.from({ length: count }, () => frame(encodeMessage(message)))))
+  for (let count = 0; count < 20; count++) await say(leave, 1000)
+  await say({ t: 'resync' }, 300)
+  assert.equal(w.ends, [])
+  assert.is(w.received.length, 20_300)
+  await w.pass(15_100)
+  await say(leave, 1)
+  assert.equal(w.ends, [])
+  for (let count = 0; count < 20; count++) await say(leave, 1000)
   endedBy(w, 'FLOOD')
 })
 

@@ -1,7 +1,15 @@
 import type { Connection, Stream } from '@libp2p/interface'
 import { LengthPrefixedDecoder } from '@libp2p/utils'
 import { Uint8ArrayList } from 'uint8arraylist'
-import { decodeMessage, encodeMessage, type Hello, longestFrame, type Message, MessageError } from './message.ts'
+import {
+  decodeMessage,
+  encodeMessage,
+  type Hello,
+  isSpreadMessage,
+  longestFrame,
+  type Message,
+  MessageError,
+} from './message.ts'
 
 /** Until the other side has said hello, in ms. */
 const helloTime = 5000
@@ -13,8 +21,12 @@ const pongTime = 8000
 /** What may wait to be sent, in bytes: a peer that takes nothing is not waited for. */
 const mostWaiting = 8 * 1024 * 1024
 
-/** Messages that a peer may send in {@link pingEvery}, holdings apart, which have a limit of their own. */
+/**
+ * Messages that a peer may send in {@link pingEvery}: about blobs that several want at once, and others; holdings have a
+ * limit of their own.
+ */
 const mostMessages = 300
+const mostOfSpreads = 20_000
 
 export type SessionOptions = {
   /** This machine's peer id. */
@@ -47,6 +59,7 @@ export class Session {
   #pinged: { n: number; at: number; until: number } | undefined
   #pings = 0
   #received = 0
+  #ofSpreads = 0
   #heardAt: number
   #timer: NodeJS.Timeout
   #closed = false
@@ -84,12 +97,14 @@ export class Session {
     return this.#heardAt
   }
 
-  /** Sends a message. @returns a promise to wait for before sending much more */
-  send(message: Message): Promise<void> | undefined {
+  /** Sends messages, together. @returns a promise to wait for before sending much more */
+  send(...messages: readonly Message[]): Promise<void> | undefined {
     if (this.#closed) return undefined
-    const bytes = encodeMessage(message)
+    const frames = messages.map(encodeMessage)
     try {
-      const more = this.#stream.send(new Uint8ArrayList(lengthPrefix(bytes.length), bytes))
+      const more = this.#stream.send(
+        new Uint8ArrayList(...frames.flatMap(frame => [lengthPrefix(frame.length), frame])),
+      )
       if (more) return undefined
       if (this.#stream.writeBufferLength > mostWaiting) {
         this.close(new MessageError('SLOW', 'it takes what it is sent too slowly'))
@@ -142,7 +157,10 @@ export class Session {
     if (this.#closed) return
     this.#heardAt = this.#options.now()
     const message = decodeMessage(bytes)
-    if (message?.t !== 'holdings' && ++this.#received > mostMessages)
+    const ofSpread = message !== undefined && isSpreadMessage(message)
+    if (ofSpread && ++this.#ofSpreads > mostOfSpreads)
+      throw new MessageError('FLOOD', `more than ${mostOfSpreads} messages in ${pingEvery / 1000} s`)
+    if (!ofSpread && message?.t !== 'holdings' && ++this.#received > mostMessages)
       throw new MessageError('FLOOD', `more than ${mostMessages} messages in ${pingEvery / 1000} s`)
     if (!message) return
     if (!this.hello) {
@@ -161,6 +179,7 @@ export class Session {
     this.rtt = this.#options.now() - this.#pinged.at
     this.#pinged = undefined
     this.#received = 0
+    this.#ofSpreads = 0
     clearTimeout(this.#timer)
     this.#timer = setTimeout(() => this.#look(), this.#interval).unref()
   }
@@ -172,6 +191,7 @@ export class Session {
 
   #look(): void {
     this.#received = 0
+    this.#ofSpreads = 0
     const quiet = this.#options.now() - this.#heardAt
     if (quiet >= this.#interval * 0.9) this.ping()
     else this.#timer = setTimeout(() => this.#look(), this.#interval - quiet).unref()

@@ -66,6 +66,7 @@ async function peerThatKnows(other: Other) {
         left: () => void events.push('left'),
         banned: () => {},
         gave: () => {},
+        limit: () => {},
         warning: () => {},
       },
     },

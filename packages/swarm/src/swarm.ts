@@ -1,9 +1,10 @@
 import type { Connection, Stream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import type { Digest } from '@shoal/oci/digest'
+import { formatName } from '@shoal/oci/name'
 import type { Disk } from '@shoal/store/disk'
 import type { Sharing } from '@shoal/store/sharing'
-import type { Source } from '@shoal/store/source'
+import type { Source, Want } from '@shoal/store/source'
 import type { HeldBlob } from '@shoal/store/store'
 import type { Libp2p } from 'libp2p'
 import { Announcer } from './announcer.ts'
@@ -12,12 +13,14 @@ import { CertificateHolder } from './certificate.ts'
 import { type Address, Dialer, type Target, type Via } from './dialer.ts'
 import { Discovery } from './discovery/discovery.ts'
 import type { MdnsDiagnosis } from './discovery/mdns.ts'
+import { Errands } from './errands.ts'
 import { Holdings } from './holdings.ts'
 import { HoldingsInbox } from './holdings-inbox.ts'
 import { loadIdentity } from './identity.ts'
+import { PeerDownloads } from './joint-downloads.ts'
 import { isLanAddress, isLoopback } from './lan-address.ts'
 import { Member } from './member.ts'
-import type { Message } from './message.ts'
+import { isSpreadMessage, type LimitMessage, type Message } from './message.ts'
 import type { Network } from './network.ts'
 import { NetworkWatch } from './network-watch.ts'
 import { dial, hostOf, mostPeers, multiaddrOf, portOf, startNode } from './node.ts'
@@ -28,10 +31,14 @@ import { PeerServer } from './peer-server.ts'
 import { PeersSource } from './peers-source.ts'
 import { Provider } from './provider.ts'
 import { Session } from './session.ts'
+import { isSignedBy, signerOf } from './signature.ts'
 import { TagRecords, type TagRecordsOptions } from './tag-records.ts'
 
 /** What two peers tell each other all the time. */
 const protocol = '/shoal/1/peer'
+
+/** Among the features of a peer: it shares downloads that are under way. */
+const spreading = 'spread'
 
 /** How long one who has left may still fetch, in ms: it may just be connecting anew. */
 const grace = 30_000
@@ -80,6 +87,8 @@ export type SwarmEvents = {
   banned(ban: Ban): void
   /** Bytes that a peer was sent, or refused. */
   gave(upload: { peer: string; status: number; bytes: number }): void
+  /** A peer says what a registry has said of its limit of pulls. */
+  limit(limit: LimitMessage): void
   warning(message: string, fields?: Readonly<Record<string, unknown>>): void
 }
 
@@ -99,6 +108,10 @@ export type SwarmOptions = {
   readonly open: (digest: Digest) => Promise<{ blob: HeldBlob; contentType: string } | undefined>
   /** Whether peers are believed about tags, for how long (in ms), and what they may know of this machine's. */
   readonly tags: Pick<TagRecordsOptions, 'believes' | 'ttl' | 'known'>
+  /** Fetches something for a peer that has no way to the registry; resolves when that is over, however. */
+  readonly errand: (want: Want) => Promise<void>
+  /** What registries were heard to say of their limits of pulls: what to tell who joins. @default nothing */
+  readonly limits?: () => readonly LimitMessage[]
   readonly maxUploads: number
   readonly uploadPace: Pace | undefined
   /** Why nothing is given now, over the interface of `localAddress`; undefined if it is. */
@@ -118,6 +131,8 @@ export class Swarm implements AsyncDisposable {
   /** Peers as a source of content: one that is asked before upstream, and one that is asked when upstream has failed. */
   readonly source: Source
   readonly lastResort: Source
+  /** What this machine and others want at the same time. */
+  readonly downloads: PeerDownloads
   readonly tags: TagRecords
   readonly #options: SwarmOptions
   readonly #node: Libp2p
@@ -133,6 +148,7 @@ export class Swarm implements AsyncDisposable {
   readonly #dialer: Dialer
   readonly #watch: NetworkWatch
   readonly #callBacks: CallBacks
+  readonly #errands: Errands
   readonly #abort = new AbortController()
   #discovery: Discovery | undefined
   #transferPort = 0
@@ -192,6 +208,7 @@ export class Swarm implements AsyncDisposable {
       admits: id => this.#mayFetch(id),
       admitsAddress: host => this.admits(host),
       open: async digest => (sharing?.has(digest) ? open(digest) : undefined),
+      openChunk: (peer, digest, chunk) => this.downloads.openChunk(peer, digest, chunk),
       maxUploads: options.maxUploads,
       ...(options.uploadPace && { pace: options.uploadPace }),
       resting: options.resting,
@@ -231,6 +248,30 @@ export class Swarm implements AsyncDisposable {
     }
     this.source = new PeersSource(peers, 'impatient')
     this.lastResort = new PeersSource(peers, 'patient')
+    this.downloads = new PeerDownloads({
+      self: peerId,
+      now,
+      random,
+      sign: signerOf(certificate.privateKey),
+      verify: isSignedBy,
+      members: () => this.#spreaders(),
+      client: this.#client,
+      peer: id => {
+        const member = this.#members.get(id)
+        return member && { provider: member.provider, address: { peerId: id, ...member.transferAddress } }
+      },
+      provider: id => this.#providers.get(id),
+      isBanned: id => book.isBanned(id),
+      maxUploads: options.maxUploads,
+      send: (to, messages) => void this.#members.get(to)?.session.send(...messages),
+      sendErrand: (to, { name, digest, kind, size = 0 }) =>
+        void this.#members.get(to)?.session.send({ t: 'errand', name: formatName(name), digest, kind, size }),
+      holders: digest => this.#holdings.holdersOf(digest).length,
+      gives: () => sharing !== undefined && this.#willing,
+      open: async digest => (await open(digest))?.blob,
+      ban: (id, reason, ms) => void this.#ban(id, reason, ms),
+    })
+    this.#errands = new Errands({ run: options.errand, now })
     this.#callBacks = new CallBacks({ admits: host => this.admits(host), now })
     this.tags = new TagRecords({
       ...options.tags,
@@ -345,6 +386,11 @@ export class Swarm implements AsyncDisposable {
     return this.#discovery?.diagnosis
   }
 
+  /** Tells all who are connected what a registry has said of its limit of pulls. */
+  tell(limit: LimitMessage): void {
+    for (const { session } of this.#members.values()) void session.send(limit)
+  }
+
   /** Asks up to three peers to connect to this machine's ports, as a peer that finds it would. */
   callBack(signal: AbortSignal): Promise<readonly CallBack[]> {
     const asked = [...this.#members.values()].slice(0, 3)
@@ -364,6 +410,7 @@ export class Swarm implements AsyncDisposable {
     this.#dialer.close()
     this.#certificate.close()
     await this.#discovery?.close()
+    this.downloads.close()
     for (const { session } of this.#members.values()) session.close()
     await this.#client.close()
     await this.#server.close(0)
@@ -422,7 +469,7 @@ export class Swarm implements AsyncDisposable {
       hello: {
         t: 'hello',
         versions: [version],
-        features: [],
+        features: [spreading],
         swarm_port: this.#swarmPort,
         transfer_port: this.#transferPort,
         name: ownName(name),
@@ -457,7 +504,10 @@ export class Swarm implements AsyncDisposable {
     const announcer = sharing && new Announcer({ sharing, send: message => session.send(message), now })
     const member: Member = new Member(session, provider, inbox, announcer)
     this.#members.set(id, member)
-    if (before) this.#leave(before)
+    if (before) {
+      this.#leave(before)
+      this.downloads.left(id)
+    }
     this.#leftAt.delete(id)
     const address = member.address
     this.#dialer.found({ peerId: id, ...address }, 'remembered')
@@ -469,6 +519,8 @@ export class Swarm implements AsyncDisposable {
       network: this.network.name,
     })
     announcer?.start()
+    if (hello.features.includes(spreading)) this.downloads.arrived(id)
+    for (const limit of this.#options.limits?.() ?? []) void session.send(limit)
     this.#introduce(member)
     if (!before) events.joined({ id, name: provider.name, address: formatAddress(address) })
     return member
@@ -498,6 +550,9 @@ export class Swarm implements AsyncDisposable {
     else if (message.t === 'resync') member.announcer?.resync()
     else if (message.t === 'uploads') member.provider.willing = message.willing
     else if (message.t === 'peers') this.#heard(member, message.peers)
+    else if (message.t === 'errand') this.#errands.receive(member.id, message)
+    else if (isSpreadMessage(message)) this.downloads.receive(member.id, message)
+    else if (message.t === 'limit') this.#options.events.limit(message)
     if (session.rtt !== undefined) member.provider.rtt = session.rtt
   }
 
@@ -507,6 +562,7 @@ export class Swarm implements AsyncDisposable {
     const { id, provider } = member
     this.#members.delete(id)
     this.#holdings.forget(id)
+    this.downloads.left(id)
     this.#client.forget(id)
     const { now, events } = this.#options
     for (const [other, at] of this.#leftAt) if (now() - at > grace) this.#leftAt.delete(other)
@@ -556,6 +612,11 @@ export class Swarm implements AsyncDisposable {
         this.#found({ peerId: id, ...address }, 'peers')
       }
     }
+  }
+
+  /** Who is connected and shares downloads. */
+  *#spreaders(): Iterable<string> {
+    for (const { id, session } of this.#members.values()) if (session.hello?.features.includes(spreading)) yield id
   }
 
   #tellWilling(): void {

@@ -150,6 +150,27 @@ test('what a peer does not know, or may not tell, is not found', async () => {
   assert.equal(decodeTagAnswer(reply), {})
 })
 
+for (const [how, spares] of Object.entries({
+  'for a member of a private network, the registry is asked': true,
+  'in the open network, the registry is asked for nobody': false,
+}))
+  test(`${how} by who has a way to it`, async () => {
+    const checks: boolean[] = []
+    const known = (_name: string, _tag: string, check: boolean) => {
+      checks.push(check)
+      return seen('index')
+    }
+    await using w = await World.withRecords({ known, spares })
+    await w.records({ spares: true }).fresh(nginx, 'latest', never)
+    assert.not(checks.includes(true))
+    checks.length = 0
+    await w.records({ spares: true }).last(nginx, 'latest', never)
+    assert.equal(checks, [spares])
+    // Where peers may be anybody, it is not asked for.
+    await w.records({ spares: false }).last(nginx, 'latest', never)
+    assert.equal(checks, [spares, false])
+  })
+
 test('a question that is none gets no answer', async () => {
   await using w = await World.withRecords({ known: () => seen('index') })
   const error = await ask(w.connections[0]!.connection, TagRecords.protocol, Buffer.from('nonsense'), never).then(

@@ -1,7 +1,7 @@
 import type { Connection, PrivateKey, Stream } from '@libp2p/interface'
 import { formatName, type Name } from '@shoal/oci/name'
 import type { Sighting } from '@shoal/store/refs'
-import { decodeTagAnswer, decodeTagRequest, encodeTagAnswer, encodeTagRequest } from './message.ts'
+import { decodeTagAnswer, decodeTagRequest, encodeTagAnswer, encodeTagRequest, type TagRequest } from './message.ts'
 import { answer, ask } from './request.ts'
 import { readRecord, signRecord } from './tag-record.ts'
 
@@ -24,8 +24,11 @@ export type TagRecordsOptions = {
   readonly spares: boolean
   /** How long a tag is believed, in ms. */
   readonly ttl: number
-  /** What this machine has seen a tag to be, if peers may know; undefined else. */
-  readonly known: (name: string, tag: string) => Sighting | undefined
+  /**
+   * What this machine has seen a tag to be, if peers may know; undefined else.
+   * @param check whether to ask the registry, if that was not done lately
+   */
+  readonly known: (name: string, tag: string, check: boolean) => Promise<Sighting | undefined> | Sighting | undefined
   /** Of the members, in no order. */
   readonly connections: () => readonly { readonly connection: Connection; readonly name: string }[]
   /** In ms since the epoch. */
@@ -56,10 +59,10 @@ export class TagRecords {
 
   /** Answers a peer's question. */
   async answer(stream: Stream, signal: AbortSignal): Promise<void> {
-    const { peerId, privateKey, known } = this.#options
+    const { peerId, privateKey, known, spares } = this.#options
     const reply = async (question: Uint8Array) => {
-      const { name, tag } = decodeTagRequest(question)
-      const sighting = known(name, tag)
+      const { name, tag, check = false } = decodeTagRequest(question)
+      const sighting = await known(name, tag, check && spares)
       return encodeTagAnswer(sighting ? await signRecord({ name, tag, sighting, peerId, privateKey }) : {})
     }
     await answer(stream, reply, AbortSignal.any([signal, AbortSignal.timeout(longPatience)]))
@@ -73,7 +76,8 @@ export class TagRecords {
     signal: AbortSignal,
     enough: (sighting: Sighting) => boolean,
   ): Promise<Sighting | undefined> {
-    const { believes, connections, random } = this.#options
+    const { believes, connections, random, spares } = this.#options
+    const check = spares && patience === longPatience
     if (!believes) return undefined
     const asked = connections()
       .map(peer => ({ peer, turn: random() }))
@@ -84,7 +88,8 @@ export class TagRecords {
     const limit = AbortSignal.any([signal, over.signal, AbortSignal.timeout(patience)])
     let best: Sighting | undefined
     const answers = asked.map(async ({ peer }) => {
-      const sighting = await this.#ask(peer, formatName(name), tag, limit).catch(() => undefined)
+      const request = { name: formatName(name), tag, ...(check && { check }) }
+      const sighting = await this.#ask(peer, request, limit).catch(() => undefined)
       if (sighting && sighting.at > (best?.at ?? 0)) best = sighting
       if (best && enough(best)) over.abort()
     })
@@ -94,11 +99,11 @@ export class TagRecords {
 
   async #ask(
     { connection, name: peerName }: { readonly connection: Connection; readonly name: string },
-    name: string,
-    tag: string,
+    request: TagRequest,
     signal: AbortSignal,
   ): Promise<Sighting | undefined> {
-    const reply = decodeTagAnswer(await ask(connection, TagRecords.protocol, encodeTagRequest({ name, tag }), signal))
+    const { name, tag } = request
+    const reply = decodeTagAnswer(await ask(connection, TagRecords.protocol, encodeTagRequest(request), signal))
     if (!reply.record || !reply.signature) return undefined
     const record = await readRecord(reply.record, reply.signature, connection.remotePeer)
     const { clock } = this.#options
