@@ -62,7 +62,7 @@ export class NetworkNamespace implements AsyncDisposable {
   }
 
   /** Sets what the kernel has below /proc/sys/net. @param name `ipv4/ip_forward` */
-  async set(name: string, value: number): Promise<void> {
+  async set(name: string, value: number | string): Promise<void> {
     await this.execute('sh', ['-c', `echo ${value} > /proc/sys/net/${name}`])
   }
 

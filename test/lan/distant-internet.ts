@@ -1,7 +1,7 @@
 import type { Filter } from '../../scripts/internet/log.ts'
 import { NetworkNamespace } from '../network-namespace.ts'
 import { Agent } from './agent.ts'
-import type { Asked, InternetCalls } from './internet-program.ts'
+import type { Asked, InternetCalls, Tally } from './internet-program.ts'
 import { setRate } from './link.ts'
 import type { Router } from './router.ts'
 
@@ -47,6 +47,8 @@ export class DistantInternet implements AsyncDisposable {
     await router.namespace.ip('address', 'add', `${gateway}/24`, 'dev', 'uplink')
     for (const end of [namespace, router.namespace]) await end.ip('link', 'set', 'dev', 'uplink', 'up')
     await namespace.ip('route', 'add', 'default', 'via', gateway)
+    // What it has handed to a connection has nearly left: else it counts megabytes that nobody was sent.
+    await namespace.set('ipv4/tcp_wmem', '4096 16384 262144')
     const agent = opened.use(new Agent<InternetCalls>(namespace, 'internet-program.ts', [address]))
     const urls = await agent.call('urls', undefined)
     return new DistantInternet({ ...urls, agent, router, namespace }, opened.move())
@@ -55,6 +57,11 @@ export class DistantInternet implements AsyncDisposable {
   /** What was asked for, by whom, how many bytes of a body went out. */
   async asked(filter: Omit<Filter, 'path'> & { path?: string } = {}): Promise<readonly Asked[]> {
     return this.agent.call('log', filter)
+  }
+
+  /** What went out since the log was cleared. */
+  tally(): Promise<Tally> {
+    return this.agent.call('tally', undefined)
   }
 
   /** Bytes of blobs that went out to an address, or all. */

@@ -3,6 +3,7 @@ import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { createServer, type IncomingHttpHeaders, request } from 'node:http'
 import { serveCalls } from './agent.ts'
+import { pull } from './container-tool.ts'
 
 /** An answer, and what came of its body. */
 export type Got = {
@@ -75,6 +76,7 @@ function get({ url, method = 'GET', headers, body, keep = false, patience = 60_0
 
 const calls = {
   get,
+  pull,
 
   /** Answers requests for `/N` with N bytes, at all addresses. */
   async serve({ port }: { readonly port: number }): Promise<void> {

@@ -23,6 +23,17 @@ export type Asked = Pick<
   'server' | 'client' | 'method' | 'path' | 'status' | 'bytes' | 'user' | 'range' | 'finished'
 >
 
+/** What went out. */
+export type Tally = {
+  /** Bytes of bodies of blobs, by the address that they went to. */
+  readonly byClient: Readonly<Record<string, number>>
+  /** The same by the blobs' digests. */
+  readonly byBlob: Readonly<Record<string, number>>
+  /** Those that Docker Hub counts. */
+  readonly manifestGets: number
+  readonly manifestHeads: number
+}
+
 export type InternetCalls = typeof calls
 
 const net = await Internet.open({ address: process.argv[2] ?? '' })
@@ -32,6 +43,22 @@ function outlineOf(repository: string, { manifest, config, layers }: Image): Out
   const blobOf = ({ digest, size }: Content): Blob => ({ digest, size })
   const outlines = layers.map(layer => ({ ...blobOf(layer), diffId: layer.diffId }))
   return { repository, manifest: blobOf(manifest), config: blobOf(config), layers: outlines }
+}
+
+function tally(): Tally {
+  const byClient: Record<string, number> = {}
+  const byBlob: Record<string, number> = {}
+  let [manifestGets, manifestHeads] = [0, 0]
+  for (const { server, client, method, path, status, bytes } of net.log.entries) {
+    if (server === 'hub' && path.includes('/manifests/') && method === 'HEAD') manifestHeads++
+    if (server === 'hub' && path.includes('/manifests/') && method === 'GET' && status === 200) manifestGets++
+    if (server !== 'cdn' && !(server === 'gcr' && path.includes('/blobs/'))) continue
+    const [hex] = /[0-9a-f]{64}/.exec(path) ?? []
+    if (method !== 'GET' || status >= 300 || hex === undefined) continue
+    byClient[client] = (byClient[client] ?? 0) + bytes
+    byBlob[`sha256:${hex}`] = (byBlob[`sha256:${hex}`] ?? 0) + bytes
+  }
+  return { byClient, byBlob, manifestGets, manifestHeads }
 }
 
 const calls = {
@@ -47,6 +74,8 @@ const calls = {
       return { server, client, method, path, status, bytes, user, range, finished }
     })
   },
+
+  tally,
 
   clear: () => net.log.clear(),
 

@@ -1,0 +1,90 @@
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import { testUnless } from '../prerequisites.ts'
+import type { Host } from './host.ts'
+import type { Outline } from './internet-program.ts'
+import { whyNoLan } from './lan-world.ts'
+import { type HostPulled, Office } from './office.ts'
+import { assertAllGot, assertOneDownload, layers, sizeOf } from './rush.ts'
+
+const lanTest = testUnless(whyNoLan())
+
+let office: Office
+let opened: Promise<void> | undefined
+
+async function open(): Promise<void> {
+  office = await Office.open(6, { line: 50e6, link: 50e6 })
+  await office.start()
+}
+
+test.before.each(async () => {
+  await (opened ??= open())
+  await office.meet()
+})
+
+test.after(async () => office?.[Symbol.asyncDispose]())
+
+/** All pull; some are killed amid it. @param victims are chosen then. @returns how it went for the others */
+async function rushAndKill(
+  image: Outline,
+  victims: () => Promise<readonly Host[]>,
+): Promise<{ killed: readonly Host[]; others: HostPulled[] }> {
+  const [pulled, killed] = await Promise.all([
+    office.rush({ image }),
+    victims().then(async hosts => {
+      for (const { shoals } of hosts) await shoals[0]!.kill()
+      return hosts
+    }),
+  ])
+  return { killed, others: pulled.filter(({ host }) => !killed.includes(host)) }
+}
+
+/** They come back, and have from the others what they lack. */
+async function comeBack(hosts: readonly Host[], image: Outline): Promise<void> {
+  for (const { shoals } of hosts) await shoals[0]!.start()
+  await office.meet()
+  assertAllGot(await office.rush({ image, hosts }))
+}
+
+for (const part of [0.1, 0.5, 0.9])
+  lanTest(`who fetches is killed at ${part * 100} %: another takes over`, async () => {
+    const image = await office.addImage(`killed-${part * 100}`, layers(4, 12e6))
+    const { killed, others } = await rushAndKill(image, async () => [await office.fetcherAt(part * sizeOf(image))])
+    assertAllGot(others)
+    await assertOneDownload(office, image, { deaths: 1 })
+    await comeBack(killed, image)
+  })
+
+// Who coordinates a blob is settled by its digest, and no daemon tells who it is: half of all are likely to have one of
+// the layers among them, and they fetch least.
+lanTest('half of an office is switched off amid a pull: the others get it', async () => {
+  const image = await office.addImage('half-off', layers(8, 12e6))
+  const { killed, others } = await rushAndKill(image, async () => {
+    const fetcher = await office.fetcherAt(0.3 * sizeOf(image))
+    return office.hosts.filter(host => host !== fetcher).slice(0, office.hosts.length / 2)
+  })
+  assertAllGot(others)
+  await assertOneDownload(office, image, { deaths: killed.length })
+  await comeBack(killed, image)
+})
+
+lanTest('an office is split amid a pull, and healed: all get it', async () => {
+  const image = await office.addImage('split', layers(4, 12e6))
+  const size = sizeOf(image)
+  const half = office.hosts.length / 2
+  const [pulled] = await Promise.all([
+    office.rush({ image }),
+    (async () => {
+      await office.fetcherAt(0.3 * size)
+      await office.world.lan.partition(office.hosts.slice(0, half), office.hosts.slice(half))
+      await office.fetcherAt(0.8 * size)
+      await office.world.lan.heal()
+    })(),
+  ])
+  assertAllGot(pulled)
+  assert.is(pulled.length, office.hosts.length)
+  // One side has to fetch the rest by itself.
+  await assertOneDownload(office, image, { anew: 0.7 * size })
+})
+
+test.run()
