@@ -8,6 +8,7 @@ import { type Giver, type Offer, type Origin, type Source, SourceError, type Wan
 import type { Store } from '@shoal/store/store'
 import type { Filler, Transfer } from '@shoal/store/transfer'
 import { Rates } from './rates.ts'
+import { soon } from './soon.ts'
 import { Lane, measuredOver, type Pace, Tap } from './tap.ts'
 
 /** How far a reader may stand before the bytes under way until a request of its own is made for it. */
@@ -139,7 +140,6 @@ export class Filling implements Filler {
   /** The download that is shared with others, and what of it is this machine's to ask the sources for. */
   #joint: JointDownload | undefined
   #allowed: RangeSet | undefined
-  #allowing = Promise.withResolvers<void>()
   #exhausted = false
   #passingOn: Promise<void> | undefined
   #mediaType: string | undefined
@@ -269,8 +269,7 @@ export class Filling implements Filler {
         if (reach === lease.position) lane.withdraw()
         else lease.end = Math.min(lease.end, reach)
       }
-    this.#allowing.resolve()
-    this.#allowing = Promise.withResolvers()
+    this.#options.transfer.wake()
   }
 
   /** The first run of bytes that sources are to be asked for. */
@@ -313,7 +312,7 @@ export class Filling implements Filler {
     using pace = this.#rates.joint(total)
     while (this.#joint && !this.#complete && (this.#exhausted || !this.#missing())) {
       this.#abort.signal.throwIfAborted()
-      await Promise.race([transfer.changed(), this.#allowing.promise, sleep(lookEvery)])
+      await soon(transfer.changed(), lookEvery, undefined)
       const now = this.#rates.now()
       if (this.#joint?.alive) {
         aliveAt = now
@@ -535,9 +534,9 @@ export class Filling implements Filler {
   /** Waits for what may let a tap do more. */
   async #change(): Promise<void> {
     const { transfer } = this.#options
-    const changes = [transfer.changed(), this.#allowing.promise]
+    if (this.#taps.size === 1) return transfer.changed()
     // Of the other, that it stands still is a change too.
-    await Promise.race(this.#taps.size === 1 ? changes : [...changes, sleep(lookEvery)])
+    await soon(transfer.changed(), lookEvery, undefined)
   }
 
   /** Watches how fast peers give, and has upstream help if that is too slow. */

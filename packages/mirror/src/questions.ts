@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { SourceError } from '@shoal/store/source'
 import type { Endpoint } from '@shoal/upstream/endpoint'
 import type { NowhereError } from './filling.ts'
@@ -59,15 +58,5 @@ export class Questions {
   /** Resolves once nothing is under way. */
   async ended(): Promise<void> {
     while (this.#running.size > 0) await Promise.allSettled(this.#running)
-  }
-}
-
-/** What a question brings, if that is within `time` ms, and something else if not. The question goes on. */
-export async function soon<T>(question: Promise<T>, time: number, otherwise: T): Promise<T> {
-  const ended = new AbortController()
-  try {
-    return await Promise.race([question, sleep(time, otherwise, { signal: ended.signal })])
-  } finally {
-    ended.abort()
   }
 }

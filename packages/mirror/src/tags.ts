@@ -8,7 +8,8 @@ import type { Registry } from '@shoal/upstream/registry'
 import { notFound } from './client-rules.ts'
 import { NowhereError } from './filling.ts'
 import type { Publicity } from './publicity.ts'
-import { type Failure, type Questions, soon } from './questions.ts'
+import type { Failure, Questions } from './questions.ts'
+import { soon } from './soon.ts'
 
 /** How long a client whose image is held waits to hear whether its tag has moved, in ms. */
 const checkTime = 1000

@@ -167,7 +167,7 @@ export class Transfer {
       this.#unoffer()
       for (const reader of this.#readers)
         reader.fail(new SourceError('broken', `it has ${size} bytes, not ${before.size}`))
-      this.#wake()
+      this.wake()
       await discard(before)
     }
     this.#part = await this.#open(size)
@@ -199,7 +199,7 @@ export class Transfer {
     // Only now: while it was being opened, others may have begun to fill the part file.
     for (const lease of [...this.#leases]) await lease.revoke()
     this.#recent.clear()
-    this.#wake()
+    this.wake()
   }
 
   /** Notes what size a giver says that the blob has, in bytes. It is told if that turns out wrong. */
@@ -261,9 +261,8 @@ export class Transfer {
     const gap = part.have.gaps(range)[0]
     if (gap?.start !== range.start) throw new Error(`the byte at ${range.start} is there`)
     let { end } = gap
+    if (this.isComing(range.start)) throw new Error(`the byte at ${range.start} is on its way`)
     for (const other of this.#leases) {
-      if (other.start <= range.start && range.start < other.position)
-        throw new Error(`the byte at ${range.start} is on its way`)
       if (other.start > range.start) end = Math.min(end, other.start)
       else if (other.end > range.start) {
         end = Math.min(end, other.end)
@@ -288,7 +287,7 @@ export class Transfer {
         return part === this.#part ? count : undefined
       },
       wait: () => this.changed(),
-      wake: () => this.#wake(),
+      wake: () => this.wake(),
       wanted: position => this.#filler?.wanted(position),
       left: reader => {
         if (!this.#readers.delete(reader)) return
@@ -372,7 +371,7 @@ export class Transfer {
     this.#part = await (alone || givers.length === 0 ? discard(part) : this.#setAside(part))
       .then(() => this.#open(size))
       .catch(() => Passage.open(this.digest, size, undefined, this.#needed))
-    this.#wake()
+    this.wake()
     return { matches: false, resumed: part.resumed > 0 }
   }
 
@@ -416,12 +415,12 @@ export class Transfer {
       if (!wanted || this.#part?.ledger.readable(start) === start) giveBack(buffer)
       else this.#recent.keep(recent)
       this.#filler?.arrived({ start, end })
-      this.#wake()
+      this.wake()
     },
     claimed: (giver, size) => this.claim(giver, size),
     ended: lease => {
       this.#leases.delete(lease)
-      this.#wake()
+      this.wake()
     },
   }
 
@@ -457,7 +456,8 @@ export class Transfer {
     return this.#state === 'verified' ? end : Math.min(reach, end - holdBack)
   }
 
-  #wake(): void {
+  /** Has all who wait for a change look again. */
+  wake(): void {
     const waiting = this.#waiting
     this.#waiting = []
     for (const wake of waiting) wake()
@@ -472,7 +472,7 @@ export class Transfer {
   #end(state: 'verified' | 'failed', settled: Settled): void {
     this.#state = state
     this.#settle(settled)
-    this.#wake()
+    this.wake()
     this.#closeFile()
   }
 
