@@ -19,6 +19,12 @@ export type Want = {
   readonly without?: ReadonlySet<Giver>
 }
 
+/** What of the content to ask for at once; undefined for all of it, as always of a manifest. */
+export function rangeOf({ kind, at = 0, until, size }: Want): ByteRange | undefined {
+  const end = until ?? size ?? Number.MAX_SAFE_INTEGER
+  return kind === 'blob' && (at > 0 || end < (size ?? end)) ? { start: at, end } : undefined
+}
+
 /** Who gave content. */
 export type Origin = {
   readonly kind: 'peer' | 'upstream'

@@ -1,7 +1,7 @@
 import type { ByteRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
 import { abortable } from '@shoal/store/abortable'
-import { type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
+import { type Offer, rangeOf, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { Address } from './dialer.ts'
 import type { PeerAnswer, PeerBody, PeerClient } from './peer-client.ts'
 import { PeerViolation } from './peer-client.ts'
@@ -77,10 +77,7 @@ export class PeersSource implements Source {
     const avoided = new Set(
       this.#context.holders(digest).flatMap(({ provider }) => (without?.has(provider) ? [provider] : [])),
     )
-    const at = want.kind === 'blob' ? (want.at ?? 0) : 0
-    const until = want.until ?? size ?? Number.MAX_SAFE_INTEGER
-    const range = at > 0 || until < (size ?? until) ? { start: at, end: until } : undefined
-    const opened = await this.open(digest, range, size, avoided, signal)
+    const opened = await this.open(digest, rangeOf(want), size, avoided, signal)
     return opened && new PeersOffer(this, this.#context, want, opened, avoided, this.#patience)
   }
 

@@ -6,7 +6,7 @@ import { manifestLimit } from '@shoal/oci/manifest'
 import { acceptManifests, essence, isManifestType } from '@shoal/oci/media-type'
 import type { Name } from '@shoal/oci/name'
 import type { Visibility } from '@shoal/store/index'
-import { type Offer, type Source, SourceError, type Want } from '@shoal/store/source'
+import { type Offer, rangeOf, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { AddressPolicy } from './address-policy.ts'
 import { Breaker } from './breaker.ts'
 import { BufferedOffer, contentLength, HttpOffer } from './offer.ts'
@@ -263,12 +263,8 @@ export class Endpoint implements Source {
   }
 
   async #find(want: Want, signal: AbortSignal): Promise<Offer | null> {
-    const { at = 0, size, kind } = want
-    const until = want.until ?? size ?? Number.MAX_SAFE_INTEGER
-    // A manifest is small, and offered as a whole.
-    const partial = kind === 'blob' && (at > 0 || until < (size ?? until))
-    const range = partial ? { start: at, end: until } : undefined
-    const response = await this.get(want, range, signal)
+    const { kind } = want
+    const response = await this.get(want, rangeOf(want), signal)
     if (!response) return null
     const origin = { kind: 'upstream' as const, host: this.label, visibility: this.#visibility }
     try {
