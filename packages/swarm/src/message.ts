@@ -1,10 +1,10 @@
-import { isDigest } from '@shoal/oci/digest'
 import { isTag } from '@shoal/oci/reference'
 import { type DecodeOptions, decode, encode, type Token, Tokenizer, Type } from 'cborg'
 import { z } from 'zod'
 import { prefixLength } from './digest-prefix.ts'
 import type { SpreadMessage } from './spread/spread-message.ts'
 import { spreadMessages, spreadWireOf } from './spread-wire.ts'
+import { bytes, digest, peerId, signature, uint } from './wire-field.ts'
 
 /** The messages of docs/protocol.md, and what a message may be at most. */
 
@@ -45,9 +45,7 @@ export class MessageError extends Error {
   }
 }
 
-const uint = z.int().min(0)
 const port = z.int().min(1).max(65_535)
-const bytes = z.custom<Uint8Array>(value => value instanceof Uint8Array)
 const prefixes = bytes.refine(({ length }) => length % prefixLength === 0)
 const word = z
   .string()
@@ -81,7 +79,7 @@ const peerMessage = z.discriminatedUnion('t', [
     peers: z
       .array(
         z.object({
-          id: z.string().regex(/^[0-9A-Za-z]{1,128}$/),
+          id: peerId,
           addresses: z.array(z.string().max(128)).max(8),
         }),
       )
@@ -105,7 +103,7 @@ const peerMessage = z.discriminatedUnion('t', [
     t: z.literal('errand'),
     /** With its registry. */
     name: z.string().min(1).max(512),
-    digest: z.string().refine(isDigest),
+    digest,
     kind: z.enum(['manifest', 'blob']),
     /** In bytes; 0 if that is not known. */
     size: uint,
@@ -165,8 +163,7 @@ export function decodeTagRequest(frame: Uint8Array): TagRequest {
 
 const tagAnswer = z.object({
   record: bytes.refine(({ length }) => length <= 4096).exactOptional(),
-  /** An Ed25519 signature. */
-  signature: bytes.refine(({ length }) => length === 64).exactOptional(),
+  signature: signature.exactOptional(),
 })
 
 export type TagAnswer = z.output<typeof tagAnswer>

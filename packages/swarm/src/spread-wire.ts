@@ -1,6 +1,6 @@
-import { isDigest } from '@shoal/oci/digest'
 import { z } from 'zod'
 import type { ChunkRun, HashBatch, SpreadMessage } from './spread/spread-message.ts'
+import { bytes, digest, peerId, signature, uint } from './wire-field.ts'
 
 /** Messages about blobs that several want at once, as they are sent: runs and hashes as bytes. */
 
@@ -10,13 +10,9 @@ const mostChunks = 2 ** 32 - 1
 /** Of a run: its start and its end, big-endian. */
 const runLength = 8
 
-/** Of SHA-256, and of Ed25519. */
+/** Of SHA-256. */
 const hashLength = 32
-const signatureLength = 64
 
-const uint = z.int().min(0)
-const bytes = z.custom<Uint8Array>(value => value instanceof Uint8Array)
-const digest = z.string().refine(isDigest)
 const index = uint.max(mostChunks)
 
 const runs = bytes
@@ -25,10 +21,10 @@ const runs = bytes
   .refine(isAscending)
 
 const batch = z.object({
-  author: z.string().regex(/^[0-9A-Za-z]{1,128}$/),
+  author: peerId,
   first: index,
   hashes: bytes.refine(({ length }) => length > 0 && length % hashLength === 0).transform(readHashes),
-  signature: bytes.refine(({ length }) => length === signatureLength),
+  signature,
 })
 
 /** Each is nine data items, of which a message has so many at most. */
@@ -55,7 +51,7 @@ export const spreadMessages = [
     chunk: uint,
     epoch: uint,
     fetch: runs,
-    members: z.array(z.string().regex(/^[0-9A-Za-z]{1,128}$/)).max(256),
+    members: z.array(peerId).max(256),
   }),
   z.object({
     t: z.literal('have'),
