@@ -10,3 +10,10 @@ export interface Reader {
   /** Must be called when no {@link read} is under way, also after an error. */
   close(): void
 }
+
+/** Reads on until `into` is full, or there is no more. @returns how many bytes */
+export async function fill(into: Uint8Array, reader: Reader): Promise<number> {
+  let filled = 0
+  for (let count: number; (count = await reader.read(into.subarray(filled))) > 0; ) filled += count
+  return filled
+}

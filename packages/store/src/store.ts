@@ -8,7 +8,7 @@ import { DiskError } from './disk-error.ts'
 import { type BlobRecord, Index, IndexError } from './index.ts'
 import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
-import type { Reader } from './reader.ts'
+import { fill, type Reader } from './reader.ts'
 import { Refs } from './refs.ts'
 import { Transfer } from './transfer.ts'
 import { Visibilities } from './visibility.ts'
@@ -508,7 +508,7 @@ async function readAll(blob: HeldBlob): Promise<Buffer> {
   const bytes = Buffer.allocUnsafeSlow(blob.size)
   const reader = blob.read({ start: 0, end: blob.size })
   try {
-    for (let filled = 0, count: number; (count = await reader.read(bytes.subarray(filled))) > 0; ) filled += count
+    await fill(bytes, reader)
     return bytes
   } finally {
     reader.close()

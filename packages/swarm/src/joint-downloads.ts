@@ -4,7 +4,7 @@ import type { Digest } from '@shoal/oci/digest'
 import { manifestLimit } from '@shoal/oci/manifest'
 import { RangeSet } from '@shoal/oci/range-set'
 import type { JointDownload, JointDownloads, JointTransfer } from '@shoal/store/joint'
-import type { Reader } from '@shoal/store/reader'
+import { fill, type Reader } from '@shoal/store/reader'
 import type { Giver, Want } from '@shoal/store/source'
 import type { HeldBlob } from '@shoal/store/store'
 import { PatientClock } from './patient-clock.ts'
@@ -416,16 +416,13 @@ class Download implements JointDownload, SpreadBlob {
   }
 
   async openChunk(chunk: number, slot: Disposable): Promise<OpenChunk> {
-    const blob = this.#whole ? await this.#options.open(this.digest) : undefined
-    if (this.#whole && !blob) throw new Error(`${this.digest} is not held any more`)
-    const size = blob?.size ?? this.size
-    const range = this.size > wholeUpTo ? this.rangeOf(chunk) : { start: 0, end: size }
+    const { range, size, read, close } = await this.#open(chunk)
     return {
       range,
       size,
-      read: () => blob?.read(range) ?? this.#transfer.peek(range),
+      read,
       close: () => {
-        blob?.close()
+        close()
         slot[Symbol.dispose]()
       },
     }
@@ -440,20 +437,29 @@ class Download implements JointDownload, SpreadBlob {
   }
 
   async #hash(chunk: number): Promise<string> {
-    const range = this.rangeOf(chunk)
-    const blob = this.#whole ? await this.#options.open(this.digest) : undefined
-    const end = Math.min(range.end, blob?.size ?? range.end)
-    const reader = blob?.read({ start: range.start, end }) ?? this.#transfer.peek(range)
+    const { range, read, close } = await this.#open(chunk)
+    const reader = read()
     try {
-      const bytes = Buffer.allocUnsafe(end - range.start)
-      for (let count = 0, read: number; count < bytes.length; count += read) {
-        read = await reader.read(bytes.subarray(count))
-        if (read === 0) throw new Error(`${this.digest} ends early`)
-      }
+      const bytes = Buffer.allocUnsafe(range.end - range.start)
+      if ((await fill(bytes, reader)) < bytes.length) throw new Error(`${this.digest} ends early`)
       return hash('sha256', bytes, 'hex')
     } finally {
       reader.close()
-      blob?.close()
+      close()
+    }
+  }
+
+  /** A chunk that is there: in the store if all is, else on its way there. */
+  async #open(chunk: number): Promise<OpenChunk> {
+    const blob = this.#whole ? await this.#options.open(this.digest) : undefined
+    if (this.#whole && !blob) throw new Error(`${this.digest} is not held any more`)
+    const size = blob?.size ?? this.size
+    const range = this.size > wholeUpTo ? this.rangeOf(chunk) : { start: 0, end: size }
+    return {
+      range,
+      size,
+      read: () => blob?.read(range) ?? this.#transfer.peek(range),
+      close: () => blob?.close(),
     }
   }
 }
