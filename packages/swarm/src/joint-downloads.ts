@@ -71,6 +71,8 @@ export class PeerDownloads implements JointDownloads {
   readonly #spreads: Spreads
   readonly #downloads = new Map<Digest, Download>()
   readonly #clock: PatientClock
+  /** Who is to blame if what has the hash that an author told turns out wrong. */
+  readonly #authors = new Map<string, Giver>()
   readonly #spare: Buffer[] = []
   /** What is to be said, and when. */
   readonly #waiting = new Map<string, SpreadMessage[]>()
@@ -255,9 +257,6 @@ export class PeerDownloads implements JointDownloads {
       provider.active--
     }
   }
-
-  /** Who is to blame if what has the hash that an author told turns out wrong. */
-  readonly #authors = new Map<string, Giver>()
 
   #authorOf(id: string, sender: Provider): Giver {
     const known = this.#authors.get(id)

@@ -122,7 +122,7 @@ export class Mesh {
     this.#pull(mate, chunk, true)
   }
 
-  /** Brings other bytes than it was meant to, from elsewhere: nobody needs to be asked for them any more. */
+  /** The sources have brought a chunk: nobody needs to be asked for it any more. */
   arrived(chunk: number): void {
     for (const pull of [...(this.#pulls.get(chunk) ?? [])]) this.#drop(pull)
   }

@@ -103,7 +103,9 @@ export class Spread {
   /** Of those, what this machine has fetched itself. */
   #fetched: number[] = []
   #toldAt = 0
+  /** When the coordinator was told, and whether it believes that this machine fetches. */
   #notedAt = Number.NEGATIVE_INFINITY
+  #noted = false
   #arrivedAt = Number.NEGATIVE_INFINITY
   #askedAt: number
   #askWait = askAgain
@@ -169,16 +171,6 @@ export class Spread {
     for (let index = 0; index < count; index++) if (blob.has(this.chunks.rangeOf(index))) this.#kept.add(index)
   }
 
-  /** Who has said what the hashes are, of what is there. */
-  get authors(): ReadonlySet<string> {
-    const authors = new Set<string>()
-    for (const index of this.have) {
-      const said = this.#hashes.of(index)
-      if (said && said.author !== '') authors.add(said.author)
-    }
-    return authors
-  }
-
   /** Who has signed hashes that are wrong, if all that is there is right. */
   get deniers(): readonly string[] {
     return this.#hashes.deniers(this.have)
@@ -191,11 +183,6 @@ export class Spread {
 
   #isHere(index: number): boolean {
     return this.have.has(index) || this.#kept.has(index)
-  }
-
-  /** Others who take part. */
-  get size(): number {
-    return this.#mates.size
   }
 
   /** Whether all who take part have all of it, so that nobody needs it any more. */
@@ -607,9 +594,6 @@ export class Spread {
     if (coordinator === undefined || !this.#mates.has(coordinator)) this.#note()
     this.#noted = this.#claim.total > 0
   }
-
-  /** Whether the coordinator believes that this machine fetches. */
-  #noted = false
 
   /** The coordinator may be another one now. */
   note(): void {
