@@ -194,6 +194,8 @@ export class PeerDownloads implements JointDownloads {
 
   close(): void {
     this.#spreads.close()
+    clearTimeout(this.#gathering)
+    this.#clock.stop()
   }
 
   #get(from: string, digest: Digest, chunk: number, done: (answer: ChunkAnswer) => void): Disposable {
