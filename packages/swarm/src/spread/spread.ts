@@ -126,7 +126,9 @@ export class Spread {
   #vain = 0
   #idleAskedAt = 0
   #idleWait = askAgain / 2
+  /** Until the next look, and whether that is far. */
   #timer: Disposable | undefined
+  #rests = false
   readonly #challenges = new Map<string, Challenge>()
   #served = 0
   #closed = false
@@ -611,12 +613,15 @@ export class Spread {
   }
 
   #watch(): void {
-    if (this.#timer || this.#closed) return
-    // Who comes later is to hear of it from the coordinator.
-    const isDone = this.done
+    if (this.#closed) return
+    // Who comes later is to hear of it from the coordinator; until then there is nothing to look for.
+    const rests = this.done || (this.#full && this.#mates.size === 0)
+    if (this.#timer && (rests || !this.#rests)) return
+    this.#timer?.[Symbol.dispose]()
+    this.#rests = rests
     const { context } = this.#options
     const soon = lookEvery - (context.now() % lookEvery)
-    this.#timer = context.after(isDone ? noteEvery : soon, () => {
+    this.#timer = context.after(rests ? noteEvery : soon, () => {
       this.#timer = undefined
       this.#look()
       this.#watch()
