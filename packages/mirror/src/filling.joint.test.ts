@@ -144,6 +144,15 @@ class World implements AsyncDisposable {
     return this.#running
   }
 
+  /** It is to fetch all, and has come to a byte where upstream waits. */
+  async fillUpTo(limit: number): Promise<{ readonly done: Promise<void> }> {
+    this.others.begin = [all]
+    this.upstream.limit = limit
+    const done = this.fill()
+    await this.until(() => this.upstream.waits)
+    return { done }
+  }
+
   async until(holds: () => boolean): Promise<void> {
     while (!holds()) await Promise.race([this.transfer.changed(), new Promise(resolve => setTimeout(resolve, 5))])
   }
@@ -195,10 +204,7 @@ test('who is to fetch all asks for all at once', async () => {
 test('what others fetch instead is not brought by the sources to its end', async () => {
   await using world = await World.open()
   using _client = world.transfer.hold()
-  world.others.begin = [all]
-  world.upstream.limit = 1_000_000
-  const done = world.fill()
-  await world.until(() => world.upstream.waits)
+  const { done } = await world.fillUpTo(1_000_000)
   world.others.transfer.fetch(new RangeSet([{ start: 1_000_000, end: 1_500_000 }]))
   world.upstream.letGo()
   await world.until(() => world.transfer.have.covers({ start: 0, end: 1_500_000 }))
@@ -212,10 +218,7 @@ test('what others fetch instead is not brought by the sources to its end', async
 test('who is told to stop in the middle stops, and goes on where it is told to', async () => {
   await using world = await World.open()
   using _client = world.transfer.hold()
-  world.others.begin = [all]
-  world.upstream.limit = 1_000_000
-  const done = world.fill()
-  await world.until(() => world.upstream.waits)
+  const { done } = await world.fillUpTo(1_000_000)
   world.others.transfer.fetch(new RangeSet())
   world.upstream.letGo()
   await world.others.give(1_000_000, 3_000_000)
