@@ -512,6 +512,23 @@ test('a manifest is shared whole, whatever its size, and needs no author', async
   assert.equal(it.asked, [{ peer: 'bob', chunk: 0, range: undefined }])
 })
 
+test('a manifest that others gave is given whole, also before it is stored', async () => {
+  using it = new World(content(3000))
+  it.transfer.download = it.downloads.join({ ...it.want, kind: 'manifest' }, it.transfer)
+  const { digest } = it
+  const [ask] = it.told('bob', 'ask')
+  const of = { size: 0, chunk: 1 }
+  it.downloads.receive('bob', { t: 'lease', digest, n: ask!.n, ...of, epoch: 1, fetch: [], members: ['bob'] })
+  it.says('bob', { ...of, add: [[0, 1]] })
+  await until(() => it.transfer.written.length === 1)
+  await settle()
+  const given = await it.downloads.openChunk('eve', digest, 0)
+  assert.ok(typeof given === 'object')
+  assert.equal({ range: given.range, size: given.size }, { range: { start: 0, end: 3000 }, size: 3000 })
+  assert.equal(await allOf(given.read()), it.bytes)
+  given.close()
+})
+
 test('a manifest that this machine fetches is given when it is verified, and not before', async () => {
   using it = new World(content(3000, self))
   it.transfer.download = it.downloads.join({ ...it.want, kind: 'manifest' }, it.transfer)

@@ -454,7 +454,8 @@ class Download implements JointDownload, SpreadBlob {
   async #open(chunk: number): Promise<OpenChunk> {
     const blob = this.#whole ? await this.#options.open(this.digest) : undefined
     if (this.#whole && !blob) throw new Error(`${this.digest} is not held any more`)
-    const size = blob?.size ?? this.size
+    // How long a manifest is, only what is there tells.
+    const size = blob?.size ?? (this.size || this.#transfer.have.reach(0))
     const range = this.size > wholeUpTo ? this.rangeOf(chunk) : { start: 0, end: size }
     return {
       range,
