@@ -175,6 +175,17 @@ test('a second one that is much faster gets all', () => {
   assert.ok(last('b').fetch.length === 2, 'what was left of both halves')
 })
 
+test('few chunks are shared as well, if they would take long', () => {
+  const world = tableOf()
+  const { ask, have, last } = world
+  const { epoch } = ask('a')
+  ask('b')
+  have('a', [[0, 88]], [[88, count]], epoch)
+  run(world, { a: 1 }, 2000, { a: epoch }, { a: [88, count] })
+  assert.equal(ask('b', { why: 'starving', want: [[88, count]] }).fetch, [[94, count]])
+  assert.equal(last('a').fetch, [[89, 94]])
+})
+
 test('a large office is told of some only, and all find each other', () => {
   const { ask } = tableOf()
   const links = new Map<string, Set<string>>()

@@ -12,7 +12,7 @@ const startTime = 3000
 const forgotten = 15_000
 
 /** Another one is to fetch as well only if it is worth while: chunks that are left, and ms that they would take. */
-const worthChunks = 16
+const worthChunks = 4
 const worthTime = 8000
 
 /** How long those who fetch do so until it is looked whether they are fast, in ms. */
