@@ -63,4 +63,30 @@ test('the number in other frames is no length', async () => {
   await bears(open, window, window.subarray(0, 5), window.subarray(5))
 })
 
+test('who sends little is not answered each time, and who sends much may go on', async () => {
+  const [first, second] = multiaddrConnectionPair({ delay: 0, capacity: 1e6 })
+  const [sender, receiver] = [first, second].map(carrier => boundedYamux().createStreamMuxer(carrier))
+  assert.ok(sender && receiver)
+  let frames = 0
+  first.addEventListener('message', () => frames++)
+  let received = 0
+  receiver.addEventListener('stream', ({ detail }) => {
+    detail.addEventListener('message', ({ data }) => (received += data.byteLength))
+  })
+  const stream = await sender.createStream()
+  const pieces = 4 * (longest / 8192)
+  const send = async () => {
+    if (!stream.send(new Uint8Array(8192))) await stream.onDrain()
+    await sleep(1)
+  }
+  for (let sent = 0; sent < 6; sent++) await send()
+  assert.ok(frames <= 1, `${frames} frames in answer to six`)
+  for (let sent = 6; sent < pieces; sent++) await send()
+  await until(
+    () => received === pieces * 8192 || undefined,
+    () => `${received} of ${pieces * 8192} bytes have come`,
+  )
+  assert.ok(frames <= pieces / 4, `${frames} frames in answer to ${pieces}`)
+})
+
 test.run()
