@@ -86,11 +86,11 @@ export class Machine {
     download.hold()
   }
 
-  /** Its processor does something that takes so many ms, after all that it has to do already. */
+  /** Its processor does something that takes a good one so many ms, after all that it has to do already. */
   work(cost: number, then: () => void): void {
-    const { events } = this.#office
-    this.#free = Math.max(events.now, this.#free) + cost
-    this.busy += cost
+    const { events, slowness } = this.#office
+    this.#free = Math.max(events.now, this.#free) + cost * slowness
+    this.busy += cost * slowness
     events.at(this.#free, () => this.run(then))
   }
 

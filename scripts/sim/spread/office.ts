@@ -12,6 +12,8 @@ export type OfficeOptions = {
   readonly connection?: number
   /** How long rates stay as they are at least. @default 0 */
   readonly quantum?: number
+  /** How many times as long as on a good one everything takes a machine's processor. @default 1 */
+  readonly slowness?: number
 }
 
 /** One way, in ms. */
@@ -32,6 +34,7 @@ export class Office {
   readonly chance: Chance
   readonly line: Link
   readonly connection: number | undefined
+  readonly slowness: number
   readonly machines = new Map<string, Machine>()
   readonly blames: Blame[] = []
   /** Bytes that have come over the line, by flows that have ended. */
@@ -39,11 +42,12 @@ export class Office {
   messages = 0
   requests = 0
 
-  constructor({ seed, line = 100, connection, quantum = 0 }: OfficeOptions) {
+  constructor({ seed, line = 100, connection, quantum = 0, slowness = 1 }: OfficeOptions) {
     this.chance = new Chance(seed)
     this.flows = new Flows(this.events, quantum)
     this.line = new Link(line)
     this.connection = connection
+    this.slowness = slowness
   }
 
   /** Puts a machine on the LAN, connected to all that are there. */

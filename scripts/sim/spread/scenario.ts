@@ -17,6 +17,8 @@ export type Scenario = {
   readonly lan?: number
   /** How long rates stay as they are at least. @default 0 */
   readonly quantum?: number
+  /** Of the processors, as in the office's options. @default 1 */
+  readonly slowness?: number
   /** Machines that are not like the others; 0 is the first to ask. */
   readonly odd?: Readonly<Record<number, MachineOptions>>
   /** How much later each next one begins. @default all at once, but for the first, which is 5 ms early */
@@ -55,10 +57,10 @@ export function digestOf(name: string): Digest {
 
 /** Plays a scenario once. @param seed another one is another run */
 export function play(scenario: Scenario, seed: number, tuning?: Tuning): Outcome {
-  const { line = 100, lan = 100, connection, quantum = 0, odd = {}, stagger, seeded = false, event } = scenario
+  const { line = 100, lan = 100, connection, quantum = 0, slowness = 1, odd = {}, stagger, seeded = false, event } = scenario
   const sizes = scenario.sizes ?? [128e6]
   const size = sizes.reduce((a, b) => a + b)
-  const office = new Office({ seed, line, quantum, ...(connection && { connection }) })
+  const office = new Office({ seed, line, quantum, slowness, ...(connection && { connection }) })
   const { events } = office
   const common = { upload: lan, download: lan, ...(tuning && { tuning }) }
   const machines = Array.from({ length: scenario.machines }, (_, i) =>
