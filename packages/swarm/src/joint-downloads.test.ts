@@ -14,7 +14,7 @@ import { type JointDownloadsOptions, PeerDownloads } from './joint-downloads.ts'
 import { type PeerAnswer, type PeerBody, PeerViolation } from './peer-client.ts'
 import { Provider } from './provider.ts'
 import { bytesToSign } from './spread/chunk-hashes.ts'
-import { Chunks, chunkSizeOf } from './spread/chunks.ts'
+import { ChunkSet, Chunks, chunkSizeOf } from './spread/chunks.ts'
 import { coordinatorsOf } from './spread/coordinators.ts'
 import type { HashBatch, Have, SpreadMessage } from './spread/spread-message.ts'
 
@@ -135,7 +135,13 @@ class MemoryTransfer implements JointTransfer {
   }
 }
 
-type Asked = { readonly peer: string; readonly chunk: number | undefined; readonly range: ByteRange | undefined }
+type Asked = {
+  readonly peer: string
+  readonly chunk: number | undefined
+  readonly range: ByteRange | undefined
+  /** What it was told that is here. */
+  readonly has: readonly number[]
+}
 type Ban = { readonly peer: string; readonly ms: number | null }
 
 /** A machine that shares downloads with two others, whom a test plays. */
@@ -180,8 +186,8 @@ class World implements Disposable {
       isBanned: id => this.bans.some(({ peer }) => peer === id),
       members: () => members,
       client: {
-        get: async ({ peerId }, _digest, { chunk, range }) => {
-          const asked = { peer: peerId, chunk, range }
+        get: async ({ peerId }, _digest, { chunk, range, has }) => {
+          const asked = { peer: peerId, chunk, range, has: [...new ChunkSet(this.chunks.count).lackingOf(has!)] }
           this.asked.push(asked)
           const { start, end } = range ?? { start: 0, end: bytes.length }
           const answer = this.answer(asked) ?? bodyOf(bytes.subarray(start, end), { start, size: bytes.length })
@@ -408,12 +414,44 @@ test('what the sources bring is offered to others, chunk by chunk, and given', a
   await until(() => it.told('bob', 'hand').length > 0)
   assert.equal(it.told('bob', 'hand')[0]?.chunks, [0])
   const given = await it.downloads.openChunk('bob', it.digest, 0)
-  assert.ok(typeof given === 'object')
+  assert.ok(given !== 'lacks' && 'read' in given)
   assert.equal({ range: given.range, size: given.size }, { range: it.chunks.rangeOf(0), size: large })
   assert.equal(await allOf(given.read()), it.bytes.subarray(0, it.chunks.chunk))
   given.close()
   assert.is(await it.downloads.openChunk('bob', it.digest, 1), 'lacks')
   assert.is(await it.downloads.openChunk('bob', digestOf(Buffer.from('something else')), 0), 'lacks')
+})
+
+test('a request and its answer tell what both have, and no message tells it again', async () => {
+  using it = new World(content(large))
+  const { count } = it.chunks
+  it.answer = ({ peer, range }) => {
+    const { start, end } = range!
+    const has = new ChunkSet(count, peer === 'eve' ? [[1, 3]] : [[0, 1]]).bits
+    return { ...bodyOf(it.bytes.subarray(start, end), { start, size: large }), has }
+  }
+  it.follow()
+  it.says('eve', {})
+  it.says('bob', { add: [[0, 1]], hashes: [it.batch('bob', 0, count)] })
+  await until(() => it.transfer.written.length === 1)
+  const given = await it.downloads.openChunk('eve', it.digest, 0, new ChunkSet(count, [[1, 2]]).bits)
+  assert.ok(given !== 'lacks' && 'read' in given)
+  assert.equal([...new ChunkSet(count).lackingOf(given.has)], [0])
+  given.close()
+  // Of the second one it has told in its request, of the third one in its answer.
+  await until(() => it.transfer.written.length === 3)
+  assert.equal(
+    it.asked.map(({ peer, chunk, has }) => ({ peer, chunk, has })),
+    [
+      { peer: 'bob', chunk: 0, has: [] },
+      { peer: 'eve', chunk: 1, has: [0] },
+      // The second one is being written yet.
+      { peer: 'eve', chunk: 2, has: [0] },
+    ],
+  )
+  await until(() => it.offered('bob').includes(2))
+  assert.equal(it.offered('bob'), [0, 1, 2], 'who coordinates is told all')
+  assert.equal(it.offered('eve'), [1, 2])
 })
 
 test('what is asked for and not handed on is given to so many at once', async () => {
@@ -423,11 +461,11 @@ test('what is asked for and not handed on is given to so many at once', async ()
   await until(() => it.offered('eve').length === 2)
   const give = (peer: string) => it.downloads.openChunk(peer, it.digest, 0)
   const [first, second] = [await give('eve'), await give('joe')]
-  assert.ok(typeof first === 'object' && typeof second === 'object')
-  assert.is(await give('kim'), 'busy')
+  assert.ok(first !== 'lacks' && 'read' in first && second !== 'lacks' && 'read' in second)
+  assert.equal(await give('kim'), { busy: true, has: new ChunkSet(it.chunks.count, [[0, 2]]).bits })
   first.close()
   const third = await give('kim')
-  assert.ok(typeof third === 'object')
+  assert.ok(third !== 'lacks' && 'read' in third)
   for (const each of [second, third]) each.close()
 })
 
@@ -440,7 +478,7 @@ test('once all is stored, it is given from there, for a while', async () => {
   it.transfer.download?.end(true)
   const last = it.chunks.count - 1
   const given = await it.downloads.openChunk('eve', it.digest, last)
-  assert.ok(typeof given === 'object')
+  assert.ok(given !== 'lacks' && 'read' in given)
   assert.equal(await allOf(given.read()), it.bytes.subarray(it.chunks.rangeOf(last).start))
   given.close()
   it.stored = false
@@ -509,7 +547,7 @@ test('a manifest is shared whole, whatever its size, and needs no author', async
   assert.equal({ start, end, size }, { start: 0, end: 3000, size: 3000 })
   // Its hash is known: who gave another would have been found out.
   assert.is(giver.label, 'bob')
-  assert.equal(it.asked, [{ peer: 'bob', chunk: 0, range: undefined }])
+  assert.equal(it.asked, [{ peer: 'bob', chunk: 0, range: undefined, has: [] }])
 })
 
 test('a manifest that others gave is given whole, also before it is stored', async () => {
@@ -523,7 +561,7 @@ test('a manifest that others gave is given whole, also before it is stored', asy
   await until(() => it.transfer.written.length === 1)
   await settle()
   const given = await it.downloads.openChunk('eve', digest, 0)
-  assert.ok(typeof given === 'object')
+  assert.ok(given !== 'lacks' && 'read' in given)
   assert.equal({ range: given.range, size: given.size }, { range: { start: 0, end: 3000 }, size: 3000 })
   assert.equal(await allOf(given.read()), it.bytes)
   given.close()
@@ -541,7 +579,7 @@ test('a manifest that this machine fetches is given when it is verified, and not
   it.transfer.download?.end(true)
   await until(() => it.offered('bob').length === 1)
   const given = await it.downloads.openChunk('bob', it.digest, 0)
-  assert.ok(typeof given === 'object')
+  assert.ok(given !== 'lacks' && 'read' in given)
   assert.equal({ range: given.range, size: given.size }, { range: { start: 0, end: 3000 }, size: 3000 })
   assert.equal(await allOf(given.read()), it.bytes)
   given.close()

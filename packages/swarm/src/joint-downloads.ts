@@ -18,7 +18,7 @@ import { type Participation, Spreads } from './spread/spreads.ts'
 import { tuning } from './spread/tuning.ts'
 
 /** How chunks are waited for, in ms. */
-const patience = { connectTimeout: 1000, answerTimeout: 2000, silenceTimeout: 2000 }
+const patience = { connectTimeout: 3000, answerTimeout: 2000, silenceTimeout: 2000 }
 
 /** How long one is shut out whose hashes led to wrong bytes, in ms: it may have been lied to itself. */
 const authorBan = 3_600_000
@@ -41,6 +41,15 @@ export type OpenChunk = {
   read(): Reader
   close(): void
 }
+
+/** What a peer gets that asks for a chunk; `has` are those that are here, one bit for each. */
+export type ChunkOffer =
+  | 'lacks'
+  | { readonly busy: true; readonly has: Uint8Array }
+  | (OpenChunk & { readonly has: Uint8Array })
+
+/** The number of a chunk, and what this machine has, one bit for each chunk. */
+type Asked = { readonly chunk: number; readonly has: Uint8Array }
 
 export type JointDownloadsOptions = Pick<
   SpreadContext,
@@ -89,7 +98,7 @@ export class PeerDownloads implements JointDownloads {
       after: (ms, then) => setTimeout(then, ms).unref(),
       members,
       send: (to, message) => this.#say(to, message),
-      get: (from, digest, chunk, done) => this.#get(from, digest, chunk, done),
+      get: (from, digest, chunk, has, done) => this.#get(from, digest, { chunk, has }, done),
       sign,
       verify,
       isBanned,
@@ -178,14 +187,16 @@ export class PeerDownloads implements JointDownloads {
     this.#rest()
   }
 
-  /** A chunk that a peer asks for, if it may have it now. */
-  async openChunk(peer: string, digest: Digest, chunk: number): Promise<OpenChunk | 'lacks' | 'busy'> {
+  /** A chunk that a peer asks for, if it may have it now. @param has what it has itself, one bit for each chunk */
+  async openChunk(peer: string, digest: Digest, chunk: number, has?: Uint8Array): Promise<ChunkOffer> {
     const download = this.#downloads.get(digest)
-    if (!download) return 'lacks'
-    const slot = this.#spreads.of(digest)?.serve(peer, chunk) ?? 'lacks'
-    if (slot === 'lacks' || slot === 'busy') return slot
+    const spread = this.#spreads.of(digest)
+    const slot = (download && spread?.serve(peer, chunk, has)) ?? 'lacks'
+    if (!download || !spread || slot === 'lacks') return 'lacks'
+    const { bits } = spread.have
+    if (slot === 'busy') return { busy: true, has: bits }
     try {
-      return await download.openChunk(chunk, slot)
+      return { ...(await download.openChunk(chunk, slot)), has: bits }
     } catch {
       slot[Symbol.dispose]()
       return 'lacks'
@@ -198,9 +209,9 @@ export class PeerDownloads implements JointDownloads {
     this.#clock.stop()
   }
 
-  #get(from: string, digest: Digest, chunk: number, done: (answer: ChunkAnswer) => void): Disposable {
+  #get(from: string, digest: Digest, asked: Asked, done: (answer: ChunkAnswer) => void): Disposable {
     const abort = new AbortController()
-    void this.#ask(from, digest, chunk, abort.signal).then(answer => {
+    void this.#ask(from, digest, asked, abort.signal).then(answer => {
       if (abort.signal.aborted) {
         if (answer.kind === 'chunk') answer.drop()
       } else done(answer)
@@ -208,7 +219,7 @@ export class PeerDownloads implements JointDownloads {
     return { [Symbol.dispose]: () => abort.abort() }
   }
 
-  async #ask(from: string, digest: Digest, chunk: number, signal: AbortSignal): Promise<ChunkAnswer> {
+  async #ask(from: string, digest: Digest, { chunk, has }: Asked, signal: AbortSignal): Promise<ChunkAnswer> {
     const { client, peer, now, ban } = this.#options
     const member = peer(from)
     const download = this.#downloads.get(digest)
@@ -219,11 +230,11 @@ export class PeerDownloads implements JointDownloads {
     const begin = now()
     provider.active++
     try {
-      const body = await client.get(address, digest, { ...patience, ...(range && { range }), chunk, signal })
+      const body = await client.get(address, digest, { ...patience, ...(range && { range }), chunk, has, signal })
       if (body.status === 404 || body.status === 416) return { kind: 'lacks' }
       if (body.status === 503) {
         if (body.refusal === 'resting') provider.willing = false
-        return { kind: body.refusal === 'busy' ? 'busy' : 'lacks' }
+        return { kind: body.refusal === 'busy' ? 'busy' : 'lacks', has: body.has }
       }
       if ((size > 0 && body.size !== size) || body.length > (size > 0 ? body.size : manifestLimit)) {
         body.abort()
@@ -239,6 +250,7 @@ export class PeerDownloads implements JointDownloads {
       provider.gave(count, now() - begin)
       return {
         kind: 'chunk',
+        has: body.has,
         hash: hash('sha256', bytes, 'hex'),
         keep: (author, then) => {
           const giver = author === '' ? provider : this.#authorOf(author, provider)

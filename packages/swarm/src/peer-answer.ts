@@ -1,5 +1,6 @@
 import { type ByteRange, parseContentRange } from '@shoal/oci/byte-range'
 import { SourceError } from '@shoal/store/source'
+import { parseBits } from './chunk-bits.ts'
 
 /** Thrown for an answer that no peer gives which keeps to the protocol; its code is `broken`. */
 export class PeerViolation extends SourceError {
@@ -15,6 +16,8 @@ export type Content = ({ readonly status: 200 } | { readonly status: 206 }) & {
   readonly length: number
   /** A manifest's media type; of another blob it says nothing. */
   readonly contentType: string | undefined
+  /** Of a blob that is just spreading: which chunks the peer has, one bit for each, if it says so. */
+  readonly has?: Uint8Array | undefined
 }
 
 /** Why a peer gives no bytes. */
@@ -24,7 +27,7 @@ export type Refusal =
   /** The range begins beyond the end of the blob, which has `size` bytes there. */
   | { readonly status: 416; readonly size: number }
   /** All its upload slots are taken, or it gives nothing now: on battery, on a metered line, over a VPN. */
-  | { readonly status: 503; readonly refusal: 'busy' | 'resting' }
+  | { readonly status: 503; readonly refusal: 'busy' | 'resting'; readonly has?: Uint8Array | undefined }
 
 export type AnswerHead = {
   readonly says: Content | Refusal
@@ -58,7 +61,10 @@ export function parsePeerAnswer(head: string, range: ByteRange | undefined): Ans
   if (length === undefined) throw new PeerViolation('the answer does not say how long it is')
   const frame = { length, last: /\bclose\b/i.test(headers.get('connection') ?? '') }
   const status = Number(digits)
-  if (status === 200 || status === 206) return { ...frame, says: content(status, headers, length, range) }
+  const has = parseBits(headers.get('shoal-has'))
+  const said = has && { has }
+  if (status === 200 || status === 206)
+    return { ...frame, says: { ...content(status, headers, length, range), ...said } }
   if (length > noteLimit) throw new PeerViolation(`the answer ${status} goes on for ${length} bytes`)
   if (status === 404) return { ...frame, says: { status } }
   if (status === 416 && range) {
@@ -67,7 +73,8 @@ export function parsePeerAnswer(head: string, range: ByteRange | undefined): Ans
     return { ...frame, says: { status, size } }
   }
   const refusal = headers.get('shoal-refusal')
-  if (status === 503 && (refusal === 'busy' || refusal === 'resting')) return { ...frame, says: { status, refusal } }
+  if (status === 503 && (refusal === 'busy' || refusal === 'resting'))
+    return { ...frame, says: { status, refusal, ...said } }
   if (status >= 500) throw new SourceError('failing', `the peer answers ${status}`)
   throw new PeerViolation(`the peer answers ${status}`)
 }

@@ -370,4 +370,25 @@ test('a renewed certificate is shown on new connections', async () => {
   assert.is(new Set(seen).size, 2)
 })
 
+test('who asks for a chunk tells what is here, and hears what is there', async () => {
+  const seen: (Uint8Array | undefined)[] = []
+  const openChunk = async (_peer: string, _digest: Digest, chunk: number, has?: Uint8Array) => {
+    seen.push(has)
+    if (chunk === 0) return { busy: true, has: Buffer.of(2) } as const
+    const range = { start: 0, end: bytes.length }
+    return { size: bytes.length, range, read: () => blob.read(range), close: () => {}, has: Buffer.of(3, 1) }
+  }
+  await using peer = await honest({ openChunk })
+  using it = clientOf()
+  const times = { connectTimeout: 4000, answerTimeout: 4000, silenceTimeout: 4000, signal: never }
+  const ask = (chunk: number, has: Uint8Array) => it.client.get(peer.at, blob.digest, { ...times, chunk, has })
+  const busy = await ask(0, Buffer.of(1, 0))
+  assert.equal(busy, { status: 503, refusal: 'busy', has: Buffer.of(2) })
+  const given = await ask(1, new Uint8Array(5000))
+  assert.ok(given.status === 200)
+  assert.equal(given.has, Buffer.of(3, 1))
+  given.abort()
+  assert.equal(seen, [Buffer.of(1, 0), undefined], 'what does not fit is not told')
+})
+
 test.run()

@@ -4,6 +4,7 @@ import { type ByteRange, formatRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
 import { SourceError } from '@shoal/store/source'
 import { peerAt } from './certificate.ts'
+import { formatBits } from './chunk-bits.ts'
 import { type AnswerHead, type Content, PeerViolation, parsePeerAnswer, type Refusal } from './peer-answer.ts'
 
 /** Where a peer gives bytes: `host` is an IP address, a link-local IPv6 one with its `%zone`. */
@@ -14,6 +15,8 @@ export type PeerRequest = {
   readonly range?: ByteRange
   /** The number of the chunk that the range is, of a blob that is just spreading. */
   readonly chunk?: number
+  /** Beside a chunk: those that this machine has, one bit for each. */
+  readonly has?: Uint8Array
   /** Until the head of the answer is there, in ms. */
   readonly answerTimeout: number
   /** Between two pieces of the body, in ms; while the sink has it wait, no time passes. */
@@ -123,7 +126,7 @@ export class PeerConnection {
    * @throws StaleError; and as {@link PeerClient.get} does
    */
   async ask(digest: Digest, request: PeerRequest): Promise<PeerBody | Refusal> {
-    const { range, chunk, signal } = request
+    const { range, chunk, has, signal } = request
     const kept = this.#idle
     this.#idle = false
     clearTimeout(this.#idling)
@@ -131,7 +134,9 @@ export class PeerConnection {
     this.#exchange = exchange
     if (signal.aborted) exchange.abort(signal.reason)
     const part = range ? `range: ${formatRange(range)}\r\n` : ''
-    const wanted = chunk === undefined ? part : `${part}shoal-chunk: ${chunk}\r\n`
+    const ours = has && formatBits(has)
+    const wanted =
+      chunk === undefined ? part : `${part}shoal-chunk: ${chunk}\r\n${ours ? `shoal-has: ${ours}\r\n` : ''}`
     if (this.#socket.destroyed) exchange.closed(this.#error)
     else this.#socket.write(`GET /v1/blobs/${digest} HTTP/1.1\r\nhost: ${this.#peer}\r\n${wanted}\r\n`)
     try {

@@ -193,15 +193,16 @@ test('when all slots are taken, and while the machine rests, it says so; what br
 
 /** Has the second megabyte given as chunk 1 of a blob that is not whole, and is 3,000,000 bytes long. */
 function spreading(answers: Partial<Record<string, 'lacks' | 'busy'>> = {}) {
-  const asked: [string, Digest, number][] = []
+  const asked: [string, Digest, number, Uint8Array | undefined][] = []
   const seen = { asked, open: 0 }
-  const openChunk = async (peer: string, digest: Digest, chunk: number) => {
-    asked.push([peer, digest, chunk])
+  const openChunk = async (peer: string, digest: Digest, chunk: number, theirs?: Uint8Array) => {
+    asked.push([peer, digest, chunk, theirs])
     const answer = answers[chunk]
-    if (answer) return answer
+    const has = Uint8Array.of(0b110)
+    if (answer) return answer === 'busy' ? ({ busy: true, has } as const) : answer
     seen.open++
     const range = { start: chunk * 1_000_000, end: (chunk + 1) * 1_000_000 }
-    return { size: bytes.length, range, read: () => blob.read(range), close: () => void seen.open-- }
+    return { size: bytes.length, range, read: () => blob.read(range), close: () => void seen.open--, has }
   }
   return { seen, options: { open: async () => undefined, openChunk } satisfies Partial<PeerServerOptions> }
 }
@@ -218,10 +219,16 @@ test('a chunk is given of what is not whole yet, and its slot is free again afte
   assert.is(part.status, 206)
   assert.is(part.headers['content-range'], `bytes 1000000-1999999/${bytes.length}`)
   assert.ok(part.body.equals(bytes.subarray(1_000_000, 2_000_000)))
-  assert.equal(seen, { asked: [[member.peerId, blob.digest, 1]], open: 0 })
+  assert.equal(seen, { asked: [[member.peerId, blob.digest, 1, undefined]], open: 0 })
+  assert.is(part.headers['shoal-has'], 'Bg')
+  await it.ask({ headers: { ...askFor(1).headers, 'shoal-has': 'AQE' } })
+  assert.equal(seen.asked.pop()?.[3], Buffer.of(1, 1))
   assert.equal(
     it.served.map(({ status, bytes }) => [status, bytes]),
-    [[206, 1_000_000]],
+    [
+      [206, 1_000_000],
+      [206, 1_000_000],
+    ],
   )
   // Without the number it is a request for what is held, and nothing is.
   assert.is((await it.ask({ headers: { range: 'bytes=1000000-1999999' } })).status, 404)
@@ -234,6 +241,7 @@ test('a blob that is one chunk is given without a range', async () => {
     range: { start: 0, end: bytes.length },
     read: () => blob.read({ start: 0, end: bytes.length }),
     close: () => {},
+    has: Uint8Array.of(1),
   })
   await using it = await world({ open: async () => undefined, openChunk })
   const whole = await it.ask(askFor(0, ''))
@@ -249,6 +257,7 @@ test('a chunk that is not there, or not to be had now, is refused as such', asyn
   const busy = await it.ask(askFor(2, 'bytes=2000000-2999999'))
   assert.is(busy.status, 503)
   assert.is(busy.headers['shoal-refusal'], 'busy')
+  assert.is(busy.headers['shoal-has'], 'Bg')
   resting = 'on battery'
   const rests = await it.ask(askFor(1))
   assert.is(rests.status, 503)

@@ -13,7 +13,8 @@ import { answer, BodySender, whenOver } from '@shoal/store/blob-responder'
 import type { Reader } from '@shoal/store/reader'
 import type { HeldBlob } from '@shoal/store/store'
 import { type Certificate, peerAt, peerTls } from './certificate.ts'
-import type { OpenChunk } from './joint-downloads.ts'
+import { formatBits, parseBits } from './chunk-bits.ts'
+import type { ChunkOffer } from './joint-downloads.ts'
 import { plainAddress } from './lan-address.ts'
 import { type Pace, paced } from './pace.ts'
 import { UploadSlots } from './upload-slots.ts'
@@ -63,8 +64,8 @@ export type PeerServerOptions = {
   readonly admits: (peerId: string) => boolean
   /** A blob that peers may have, and its type; undefined if it is not held, or not to be shared. */
   readonly open: (digest: Digest) => Promise<{ blob: HeldBlob; contentType: string } | undefined>
-  /** A chunk of a blob that is just spreading, if the peer may have it now. @default none */
-  readonly openChunk?: (peer: string, digest: Digest, chunk: number) => Promise<OpenChunk | 'lacks' | 'busy'>
+  /** A chunk of a blob that is just spreading, if the peer, which has so many itself, may have it now. @default none */
+  readonly openChunk?: (peer: string, digest: Digest, chunk: number, has?: Uint8Array) => Promise<ChunkOffer>
   /** Uploads at once, chunks apart. */
   readonly maxUploads: number
   /** Why no bytes are given now over the line with this address of this machine; undefined if they are. */
@@ -290,15 +291,18 @@ export class PeerServer {
     const { method = '', headers } = request
     if (method !== 'GET' || !/^\d{1,10}$/.test(number)) return refuse(response, 404)
     if (this.#rests(request)) return turnAway(response, 'resting')
-    const chunk = (await this.#options.openChunk?.(peer, digest, Number(number))) ?? 'lacks'
+    const theirs = parseBits(headers['shoal-has']?.toString())
+    const chunk = (await this.#options.openChunk?.(peer, digest, Number(number), theirs)) ?? 'lacks'
     if (chunk === 'lacks') return refuse(response, 404)
-    if (chunk === 'busy') return turnAway(response, 'busy')
+    const ours = formatBits(chunk.has)
+    const has: Readonly<Record<string, string>> = ours === undefined ? {} : { 'shoal-has': ours }
+    if ('busy' in chunk) return turnAway(response, 'busy', has)
     try {
       const { size, range } = chunk
       const plan = answer(method, headers, { digest, size, contentType: 'application/octet-stream' })
       const asked = plan.range
       if (asked?.start !== range.start || asked.end !== range.end) return refuse(response, 404)
-      response.writeHead(plan.status, plan.headers)
+      response.writeHead(plan.status, { ...plan.headers, ...has })
       await this.#send(exchange, chunk.read())
     } finally {
       chunk.close()
@@ -343,6 +347,10 @@ function refuse(
   response.end()
 }
 
-function turnAway(response: ServerResponse, refusal: 'busy' | 'resting'): void {
-  refuse(response, 503, { 'retry-after': retryAfter, 'shoal-refusal': refusal })
+function turnAway(
+  response: ServerResponse,
+  refusal: 'busy' | 'resting',
+  headers: Readonly<Record<string, string>> = {},
+): void {
+  refuse(response, 503, { ...headers, 'retry-after': retryAfter, 'shoal-refusal': refusal })
 }

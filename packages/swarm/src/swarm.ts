@@ -208,7 +208,7 @@ export class Swarm implements AsyncDisposable {
       admits: id => this.#mayFetch(id),
       admitsAddress: host => this.admits(host),
       open: async digest => (sharing?.has(digest) ? open(digest) : undefined),
-      openChunk: (peer, digest, chunk) => this.downloads.openChunk(peer, digest, chunk),
+      openChunk: (peer, digest, chunk, has) => this.downloads.openChunk(peer, digest, chunk, has),
       maxUploads: options.maxUploads,
       ...(options.uploadPace && { pace: options.uploadPace }),
       resting: options.resting,

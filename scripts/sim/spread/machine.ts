@@ -185,7 +185,7 @@ export class Machine {
         const told = this.liar ? this.liar.distort(to, message) : message
         if (told) this.#send(to, told)
       },
-      get: (from, digest, chunk, done) => this.#get(from, digest, chunk, done),
+      get: (from, digest, chunk, has, done) => this.#get(from, digest, chunk, has, done),
       sign: bytes => signatureOf(this.id, bytes),
       verify: (author, bytes, signature) => Buffer.compare(signatureOf(author, bytes), signature) === 0,
       isBanned: member => this.banned.has(member),
@@ -213,7 +213,7 @@ export class Machine {
     })
   }
 
-  #get(from: string, digest: Digest, chunk: number, done: (answer: ChunkAnswer) => void): Disposable {
+  #get(from: string, digest: Digest, chunk: number, has: Uint8Array, done: (answer: ChunkAnswer) => void): Disposable {
     const office = this.#office
     const giver = office.machines.get(from)!
     office.requests++
@@ -244,11 +244,12 @@ export class Machine {
       if (this.cut.has(from)) return
       giver.work(requestCost, () => {
         if (over || this.cut.has(from)) return
-        const given = giver.#give(this.id, digest, chunk)
+        const given = giver.#give(this.id, digest, chunk, has)
+        const told = giver.liar ? undefined : giver.spreads.of(digest)?.have.bits
         if (given === undefined) return
         if (typeof given === 'string') {
           office.events.after(lanLatency, () => {
-            if (!this.cut.has(from)) this.work(requestCost, () => end({ kind: given }))
+            if (!this.cut.has(from)) this.work(requestCost, () => end({ kind: given, has: told }))
           })
           return
         }
@@ -258,7 +259,7 @@ export class Machine {
           office.events.after(lanLatency, () =>
             this.work(requestCost, () => {
               if (!over && giver.liar?.lie === 'bytes') this.caught.add(from)
-              end(this.#answer(digest, chunk, given))
+              end({ ...this.#answer(digest, chunk, given), has: told })
             }),
           )
         })
@@ -281,13 +282,14 @@ export class Machine {
     to: string,
     digest: Digest,
     chunk: number,
+    has: Uint8Array,
   ): 'lacks' | 'busy' | { bytes: number; content: string; hash: string; slot: Disposable } | undefined {
     const download = this.downloads.get(digest)
     if (this.liar && !this.liar.gives) return this.liar.refusal
     if (!download) return 'lacks'
     const spread = this.spreads.of(digest)
     let slot: ReturnType<NonNullable<typeof spread>['serve']> = { [Symbol.dispose]: () => {} }
-    if (spread) slot = spread.serve(to, chunk)
+    if (spread) slot = spread.serve(to, chunk, has)
     else if (!download.whole) return 'lacks'
     if (typeof slot === 'string') return slot
     const content = this.liar?.contentFor(to, download.contentOf(chunk)) ?? download.contentOf(chunk)

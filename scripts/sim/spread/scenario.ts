@@ -57,7 +57,17 @@ export function digestOf(name: string): Digest {
 
 /** Plays a scenario once. @param seed another one is another run */
 export function play(scenario: Scenario, seed: number, tuning?: Tuning): Outcome {
-  const { line = 100, lan = 100, connection, quantum = 0, slowness = 1, odd = {}, stagger, seeded = false, event } = scenario
+  const {
+    line = 100,
+    lan = 100,
+    connection,
+    quantum = 0,
+    slowness = 1,
+    odd = {},
+    stagger,
+    seeded = false,
+    event,
+  } = scenario
   const sizes = scenario.sizes ?? [128e6]
   const size = sizes.reduce((a, b) => a + b)
   const office = new Office({ seed, line, quantum, slowness, ...(connection && { connection }) })

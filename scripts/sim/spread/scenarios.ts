@@ -37,7 +37,13 @@ export const scenarios: readonly Scenario[] = [
   { name: '16: line 20, LAN 1000', machines: 16, line: 20, lan: 1000 },
   { name: '16: 25 all over, 4 blobs', machines: 16, line: 25, lan: 25, sizes: [32e6, 32e6, 32e6, 32e6] },
   {
-    ...{ name: '16: 25 all over, 4 blobs, on processors at a thirtieth', machines: 16, line: 25, lan: 25, slowness: 30 },
+    ...{
+      name: '16: 25 all over, 4 blobs, on processors at a thirtieth',
+      machines: 16,
+      line: 25,
+      lan: 25,
+      slowness: 30,
+    },
     sizes: [32e6, 32e6, 32e6, 32e6],
   },
   { name: '4: line 100, LAN 20', machines: 4, lan: 20 },

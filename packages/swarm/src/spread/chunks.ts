@@ -101,6 +101,20 @@ export class ChunkSet {
   get runs(): ChunkRun[] {
     return runsOf(this)
   }
+
+  /** One bit for each chunk, the first one the lowest of the first byte. */
+  get bits(): Uint8Array {
+    const bits = new Uint8Array(Math.ceil(this.#bits.length / 8))
+    for (const index of this) bits[index >> 3]! |= 1 << (index & 7)
+    return bits
+  }
+
+  /** Those of {@link bits} that are not in here. */
+  *lackingOf(bits: Uint8Array): IterableIterator<number> {
+    const most = Math.min(8 * bits.length, this.#bits.length)
+    for (let index = 0; index < most; index++)
+      if (this.#bits[index] === 0 && (bits[index >> 3]! >> (index & 7)) & 1) yield index
+  }
 }
 
 /** @param chunks their numbers, in order */

@@ -8,7 +8,18 @@ import { tuning } from './tuning.ts'
 
 function mateOf(id: string): Mate {
   return {
-    ...{ id, since: 0, told: true, heard: true, has: new ChunkSet(100), gives: true, shunned: false, failures: 0 },
+    ...{
+      id,
+      since: 0,
+      told: true,
+      informed: 0,
+      toldOf: { claims: false, handing: false },
+      heard: true,
+      has: new ChunkSet(100),
+      gives: true,
+      shunned: false,
+      failures: 0,
+    },
     ...{ counts: true, claim: new ChunkSet(100), epoch: 0, claimAt: 0, handing: false, pulling: false, incoming: 0 },
     ...{ busyUntil: 0, handed: 0, pace: 0, batches: 0, knows: new Set<never>() },
   }

@@ -8,6 +8,9 @@ export type Mate = {
   readonly since: number
   /** Whether it has been told all there was, once. */
   told: boolean
+  /** How many of the chunks that are here it knows of, in the order in which they came, and what else it was told. */
+  informed: number
+  toldOf: { readonly claims: boolean; readonly handing: boolean }
   /** Whether it has said something itself. */
   heard: boolean
   readonly has: ChunkSet

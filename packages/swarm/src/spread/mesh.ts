@@ -14,6 +14,9 @@ const lateAfter = 3
 /** One who is handing out is asked for a chunk that nobody else gives, after so long, in ms at least. */
 const leastWait = 2000
 
+/** Who was busy is left alone for this part of what a chunk takes, at least. */
+const busyPart = 4
+
 /** Requests in a row that come to nothing, until a member is asked no more. */
 const mostFailures = 2
 
@@ -42,6 +45,8 @@ export type MeshOptions = {
   readonly hashes: ChunkHashes
   /** A chunk is there, and can be given to others. */
   readonly got: (chunk: number) => void
+  /** A member has been told what is here, and has told what it has. */
+  readonly exchanged: (mate: Mate, told: number, has: Uint8Array) => void
   /** A member gave other bytes than those that it should have. */
   readonly wrong: (mate: Mate, chunk: number, hash: string) => void
 }
@@ -210,7 +215,10 @@ export class Mesh {
       from.pulling = true
       this.#ordinary++
     }
-    pull.request = context.get(from.id, digest, chunk, answer => {
+    const { have } = this.#options
+    const told = have.total
+    pull.request = context.get(from.id, digest, chunk, have.bits, answer => {
+      if (answer.has) this.#options.exchanged(from, told, answer.has)
       if (!this.#pulls.get(chunk)?.includes(pull)) {
         if (answer.kind === 'chunk') answer.drop()
         return
@@ -226,7 +234,8 @@ export class Mesh {
     const now = context.now()
     if (answer.kind !== 'chunk') {
       this.#drop(pull)
-      if (answer.kind === 'busy') from.busyUntil = now + tuning.busy * (0.5 + context.random())
+      if (answer.kind === 'busy')
+        from.busyUntil = now + Math.max(tuning.busy, this.#options.times.median / busyPart) * (0.5 + context.random())
       else {
         from.failures++
         if (answer.kind === 'lacks') this.lacks(from, chunk)

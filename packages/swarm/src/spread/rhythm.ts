@@ -2,7 +2,7 @@ import { Durations } from './durations.ts'
 import type { Tuning } from './tuning.ts'
 
 /** What is new is told after so many times what a chunk takes. */
-const chunksLong = 2
+const chunksLong = 4
 
 /** What is looked at together, in ms. */
 const together = 10

@@ -3,7 +3,10 @@ import type { Digest } from '@shoal/oci/digest'
 import type { SpreadMessage } from './spread-message.ts'
 
 /** How it went to get a chunk. */
-export type ChunkAnswer =
+export type ChunkAnswer = {
+  /** What the other side can give now, one bit for each chunk, if it says so. */
+  readonly has?: Uint8Array | undefined
+} & (
   | {
       readonly kind: 'chunk'
       /** SHA-256 of its bytes, in hex. */
@@ -14,6 +17,7 @@ export type ChunkAnswer =
     }
   /** `busy`: it gives too much already. `lacks`: it does not give this chunk. */
   | { readonly kind: 'busy' | 'lacks' | 'failed' }
+)
 
 /** What a machine needs of the world to take part: clock, chance and network. */
 export interface SpreadContext {
@@ -28,8 +32,11 @@ export interface SpreadContext {
   members(): Iterable<string>
   /** Reaches the other side whole and in order, or not at all, as long as it is connected. */
   send(to: string, message: SpreadMessage): void
-  /** Asks a member for a chunk. `done` is called once, later, unless disposed of before. */
-  get(from: string, digest: Digest, chunk: number, done: (answer: ChunkAnswer) => void): Disposable
+  /**
+   * Asks a member for a chunk, and tells it what this machine has, one bit for each chunk. `done` is called once, later,
+   * unless disposed of before.
+   */
+  get(from: string, digest: Digest, chunk: number, has: Uint8Array, done: (answer: ChunkAnswer) => void): Disposable
   sign(bytes: Uint8Array): Uint8Array
   /** Whether `author` has signed them. */
   verify(author: string, bytes: Uint8Array, signature: Uint8Array): boolean

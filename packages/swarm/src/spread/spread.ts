@@ -98,8 +98,10 @@ export class Spread {
   /** Fetched, and not hashed yet: nobody has asked for it. */
   readonly #unhashed: number[] = []
   #hashing = false
-  /** What the others have not been told yet. */
-  #news: number[] = []
+  /** What can be given to others, in the order in which it came. */
+  readonly #log: number[] = []
+  /** How much of it there was when the others were told last. */
+  #logged = 0
   /** Of those, what this machine has fetched itself. */
   #fetched: number[] = []
   #toldAt = 0
@@ -157,6 +159,7 @@ export class Spread {
       have: this.have,
       hashes: this.#hashes,
       got: chunk => this.#got(chunk),
+      exchanged: (mate, told, has) => this.#exchanged(mate, told, has),
       wrong: (mate, chunk, hash) => this.#wrong(mate, chunk, hash),
     })
     this.#handout = new Handout({
@@ -300,11 +303,13 @@ export class Spread {
 
   /**
    * Whether a chunk is given to a member now.
+   * @param has what it can give itself
    * @returns to be disposed of when it has been given
    */
-  serve(id: string, chunk: number): 'lacks' | 'busy' | Disposable {
+  serve(id: string, chunk: number, has?: Uint8Array): 'lacks' | 'busy' | Disposable {
     const { blob, tuning, budget } = this.#options
     const mate = this.#mates.get(id)
+    if (mate && has && !this.#closed) this.#exchanged(mate, this.have.total, has)
     if (this.#closed || !blob.gives || !this.have.has(chunk)) return 'lacks'
     if (mate && this.#handout.asked(mate, chunk)) return { [Symbol.dispose]: () => this.#handout.given(mate, chunk) }
     const most = this.chunks.count === 1 ? tuning.servesWhole : tuning.serves
@@ -345,6 +350,8 @@ export class Spread {
       id,
       since: context.now(),
       told: false,
+      informed: 0,
+      toldOf: { claims: false, handing: false },
       heard: false,
       has: new ChunkSet(count),
       gives: false,
@@ -433,14 +440,25 @@ export class Spread {
     if (!mate.told) this.#tell(mate)
     else if (first && !isNew) {
       // It has begun anew.
-      mate.batches = 0
+      mate.batches = mate.informed = 0
       mate.knows.clear()
-      this.#tell(mate, this.have.runs)
+      this.#tell(mate)
     }
     this.#hashNext()
     this.#handout.next()
     this.#mesh.next()
     this.#watch()
+  }
+
+  /** A request and its answer tell each side what the other has. @param told how much of what is here */
+  #exchanged(mate: Mate, told: number, has: Uint8Array): void {
+    if (!mate.heard || this.#closed) return
+    // Who coordinates counts what is fetched by the messages alone.
+    if (mate.id !== this.#options.coordinator()) mate.informed = Math.max(mate.informed, told)
+    for (const chunk of mate.has.lackingOf(has)) {
+      this.#learned(mate, chunk)
+      this.#handout.learned(mate, chunk)
+    }
   }
 
   #learned(mate: Mate, chunk: number): void {
@@ -525,21 +543,29 @@ export class Spread {
   }
 
   #tellNews(chunk: number): void {
-    this.#news.push(chunk)
+    this.#log.push(chunk)
     if (this.have.full) this.#tellAll()
   }
 
-  /** Tells a member what it has not been told. */
-  #tell(mate: Mate, news: readonly ChunkRun[] = []): void {
+  /** Tells a member what it does not know yet. @param anyway also if that is nothing */
+  #tell(mate: Mate, anyway = true): void {
     let first = !mate.told
-    mate.told = true
-    const add = first ? this.have.runs : [...news]
+    const claim = this.#coming
+    const handing = this.#hands
+    // At the end all of it, in case an answer has not arrived.
+    const add = first || this.have.full ? this.have.runs : runsOf(this.#log.slice(mate.informed).sort((a, b) => a - b))
     const batches = this.#batchesFor(mate)
+    const { toldOf } = mate
+    const isNews = add.length + batches.length + claim.length > 0 || toldOf.claims || toldOf.handing !== handing
+    if (!anyway && !isNews) return
+    mate.told = true
+    mate.informed = this.#log.length
+    mate.toldOf = { claims: claim.length > 0, handing }
     do {
       let hashes = 0
       const some = batches.findIndex((batch, i) => (hashes += batch.hashes.length) > mostHashes || i >= mostBatches)
       const told = batches.splice(0, some < 0 ? batches.length : Math.max(some, 1))
-      this.#options.context.send(mate.id, this.#message(first, add.splice(0, mostRuns), told))
+      this.#options.context.send(mate.id, this.#message(first, add.splice(0, mostRuns), told, claim))
       first = false
     } while (add.length > 0 || batches.length > 0)
   }
@@ -559,7 +585,11 @@ export class Spread {
     return news
   }
 
-  #message(first: boolean, add: Have['add'], hashes: readonly HashBatch[]): Have {
+  get #hands(): boolean {
+    return this.#claim.total > 0 || this.#handout.busy || this.#unhashed.length > 0
+  }
+
+  #message(first: boolean, add: Have['add'], hashes: readonly HashBatch[], claim: Have['claim']): Have {
     return {
       t: 'have',
       digest: this.digest,
@@ -570,8 +600,8 @@ export class Spread {
       hashes,
       gives: this.#options.blob.gives,
       epoch: this.#epoch,
-      claim: this.#coming,
-      handing: this.#claim.total > 0 || this.#handout.busy || this.#unhashed.length > 0,
+      claim,
+      handing: this.#hands,
     }
   }
 
@@ -585,13 +615,13 @@ export class Spread {
   }
 
   #tellAll(): void {
-    const news = runsOf(this.#news.sort((a, b) => a - b))
-    this.#news = []
+    this.#logged = this.#log.length
     this.#fetched = []
     this.#toldAt = this.#options.context.now()
     const coordinator = this.#options.coordinator()
     for (const mate of this.#mates.values())
-      if (!mate.has.full || mate.handing || this.have.full || mate.id === coordinator) this.#tell(mate, news)
+      if (!mate.has.full || mate.handing || this.have.full || mate.id === coordinator)
+        this.#tell(mate, this.have.full || mate.id === coordinator)
     if (this.#claim.total === 0 && !this.#noted) return
     if (coordinator === undefined || !this.#mates.has(coordinator)) this.#note()
     this.#noted = this.#claim.total > 0
@@ -606,7 +636,7 @@ export class Spread {
   #note(): void {
     const { context, coordinator, heard } = this.#options
     this.#notedAt = context.now()
-    const message = this.#message(false, this.have.runs, [])
+    const message = this.#message(false, this.have.runs, [], this.#coming)
     const id = coordinator()
     if (id === undefined) heard(message)
     else context.send(id, message)
@@ -639,8 +669,8 @@ export class Spread {
       now - this.#toldAt >= beat
     // What is there before long is worth telling sooner.
     const isShort = this.chunks.count <= tuning.fewChunks
-    const isDue = rhythm.isDue(now) || (isShort && now - this.#toldAt >= rhythm.period / 2)
-    if ((isDue && this.#news.length > 0) || beats) this.#tellAll()
+    const isDue = rhythm.isDue(now) || (isShort && now - this.#toldAt >= rhythm.period / 3)
+    if ((isDue && this.#log.length > this.#logged) || beats) this.#tellAll()
     if (now - this.#notedAt >= noteEvery && !this.#mates.has(this.#options.coordinator() ?? '')) this.#note()
     for (const mate of this.#mates.values()) {
       if (!mate.heard && now - mate.since > dumbFor) this.#mates.delete(mate.id)
