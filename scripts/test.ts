@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * `npm test [-- SUITE …]`: runs the suites, each test file in a process of its own, and closes with one line that counts
- * them all. Suites: check, lint, unit, internet, daemon, swarm, faults, clients, lan; all of them if none is named.
+ * them all. Suites: check, lint, unit, internet, daemon, swarm, faults, clients, lan, rush; all of them if none is named.
  */
 
 type Count = { passed: number; failed: number; skipped: number }
@@ -26,7 +26,7 @@ const ports = { first: 10_000, count: 20_000 }
  * One half of the lanes takes files from the beginning, the other from the end, so that those of `lan`, which wait, run
  * beside those of `faults`, which work. They meet among short files, so that all end together.
  */
-const suites: Record<string, { command: readonly string[] } | { files: string }> = {
+const suites: Record<string, { command: readonly string[] } | { files: string; alone?: true }> = {
   check: { command: ['tsc', '-p', 'test/tsconfig.json'] },
   lint: { command: ['biome', 'check', '--error-on-warnings', '.'] },
   lan: { files: 'test/lan/*.test.ts' },
@@ -36,6 +36,8 @@ const suites: Record<string, { command: readonly string[] } | { files: string }>
   swarm: { files: 'test/swarm/*.test.ts' },
   daemon: { files: 'test/daemon/*.test.ts' },
   faults: { files: 'test/faults/*.test.ts' },
+  // Many daemons at full speed: beside others they would be too slow to hear of each other in time.
+  rush: { files: 'test/rush/*.test.ts', alone: true },
 }
 
 type Environment = Readonly<Record<string, string>>
@@ -73,7 +75,9 @@ async function runFile(file: string, env: Environment): Promise<Count> {
   const { code, output } = await run('node', [file], env)
   const count = countOf(code, output)
   const seconds = ((Date.now() - begin) / 1000).toFixed(1)
-  const remarks = [...output.matchAll(/^(?:skipped|measured): .*$/gm)].map(([line]) => `\n  ${line}`).join('')
+  const remarks = [...output.matchAll(/(?:^|^[•✘] )((?:skipped|measured): .*)$/gm)]
+    .map(([, line]) => `\n  ${line}`)
+    .join('')
   console.log(`${count.failed > 0 ? 'FAIL' : 'ok  '} ${file}: ${count.passed} passed in ${seconds} s${remarks}`)
   if (count.failed > 0) console.log(output)
   return count
@@ -88,10 +92,11 @@ async function runCommand(name: string, [command = '', ...args]: readonly string
 
 type Job = (env: Environment) => Promise<Count>
 
-async function jobsOf(named: readonly string[]): Promise<Job[]> {
+/** @returns those that run side by side, and those of which each runs alone, after them */
+async function jobsOf(named: readonly string[]): Promise<{ jobs: Job[]; alone: Job[] }> {
   const unknown = named.find(name => !(name in suites))
   if (unknown !== undefined) throw new Error(`no suite "${unknown}": there are ${Object.keys(suites).join(', ')}`)
-  const jobs: Job[] = []
+  const [jobs, alone]: [Job[], Job[]] = [[], []]
   for (const [name, suite] of Object.entries(suites)) {
     if (named.length > 0 && !named.includes(name)) continue
     if ('command' in suite) jobs.push(env => runCommand(name, suite.command, env))
@@ -99,19 +104,20 @@ async function jobsOf(named: readonly string[]): Promise<Job[]> {
       const files: string[] = []
       for await (const file of glob(suite.files, { cwd: root, exclude: name => name === 'node_modules' }))
         files.push(file)
-      jobs.push(...files.sort().map(file => (env: Environment) => runFile(file, env)))
+      const ofSuite = suite.alone ? alone : jobs
+      ofSuite.push(...files.sort().map(file => (env: Environment) => runFile(file, env)))
     }
   }
-  return jobs
+  return { jobs, alone }
 }
 
 const total: Count = { passed: 0, failed: 0, skipped: 0 }
 // The tests start hundreds of processes with the same code.
 const compiled = await mkdtemp(join(tmpdir(), 'shoal-compiled-'))
 try {
-  const jobs = await jobsOf(process.argv.slice(2))
+  const { jobs, alone } = await jobsOf(process.argv.slice(2))
   const share = Math.floor(ports.count / lanes)
-  const runLane = async (lane: number) => {
+  const runLane = async (lane: number, jobs: Job[]) => {
     const first = ports.first + lane * share
     const env = { NODE_COMPILE_CACHE: compiled, TEST_PORTS: `${first}-${first + share - 1}` }
     for (let job: Job | undefined; (job = lane % 2 === 0 ? jobs.shift() : jobs.pop()); ) {
@@ -119,7 +125,8 @@ try {
       for (const key of ['passed', 'failed', 'skipped'] as const) total[key] += count[key]
     }
   }
-  await Promise.all(Array.from({ length: lanes }, (_, lane) => runLane(lane)))
+  await Promise.all(Array.from({ length: lanes }, (_, lane) => runLane(lane, jobs)))
+  await runLane(0, alone)
 } catch (error) {
   console.error(error instanceof Error ? error.message : error)
   total.failed++

@@ -4,7 +4,7 @@ import { testUnless } from '../prerequisites.ts'
 import type { Outline } from './internet-program.ts'
 import { type LanShoal, sourceOf } from './lan-shoal.ts'
 import { LanWorld, whyNoLan } from './lan-world.ts'
-import { sizeOf } from './rush.ts'
+import { sizeOf } from './one-download.ts'
 
 const lanTest = testUnless(whyNoLan())
 

@@ -7,10 +7,10 @@ const downloadsPerOffice = 1
 
 /**
  * A download is that much more than the image: what comes twice where one takes over from another. All hosts share the
- * cores of one machine here, beside other tests, and may not hear of each other in time: up to 1.9 was seen, and 6 to 13
- * where each fetches by itself. `npm run bench:lan` tells what it is on a quiet machine.
+ * cores of one machine here, and may not hear of each other in time: up to 1.5 was seen, and 6 to 13 where each fetches
+ * by itself. `npm run bench:lan` tells what it is.
  */
-const perDownload = 3
+const perDownload = 2
 
 /** Per host that dies while it fetches, in bytes: what it had and nobody else, and what was under way to it. */
 const perDeath = 4_000_000

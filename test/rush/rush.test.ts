@@ -1,9 +1,9 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { whyNoLan } from '../lan/lan-world.ts'
+import { Office } from '../lan/office.ts'
+import { assertAllGot, assertOneDownload, layers, sizeOf } from '../lan/one-download.ts'
 import { testUnless } from '../prerequisites.ts'
-import { whyNoLan } from './lan-world.ts'
-import { Office } from './office.ts'
-import { assertAllGot, assertOneDownload, layers, sizeOf } from './rush.ts'
 
 const lanTest = testUnless(whyNoLan())
 

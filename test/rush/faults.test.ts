@@ -1,13 +1,14 @@
+import type { Digest } from '@shoal/oci/digest'
+import { weightOf } from '@shoal/swarm/spread/coordinators'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Host } from '../lan/host.ts'
 import type { Outline } from '../lan/internet-program.ts'
 import { whyNoLan } from '../lan/lan-world.ts'
 import { type HostPulled, Office } from '../lan/office.ts'
-import { assertAllGot, assertOneDownload, layers, sizeOf } from '../lan/rush.ts'
+import { assertAllGot, assertOneDownload, layers, sizeOf } from '../lan/one-download.ts'
 import { testUnless } from '../prerequisites.ts'
 
-/** By hand, `node test/manual/rush-faults.ts`: on two cores that do much else, one of these fails in some runs. */
 const lanTest = testUnless(whyNoLan())
 
 let office: Office
@@ -56,8 +57,26 @@ for (const part of [0.1, 0.5, 0.9])
     await comeBack(killed, image)
   })
 
-// Who coordinates a blob is settled by its digest, and no daemon tells who it is: half of all are likely to have one of
-// the layers among them, and they fetch least.
+lanTest('who coordinates is killed at half: the next one knows what it has to', async () => {
+  const image = await office.addImage('uncoordinated', [12e6])
+  const weighed = await Promise.all(
+    office.hosts.map(async host => {
+      return {
+        host,
+        weight: weightOf(image.layers[0]!.digest as Digest, String((await host.shoals[0]!.status()).peer_id)),
+      }
+    }),
+  )
+  const { host: coordinator } = weighed.reduce((a, b) => (b.weight > a.weight ? b : a))
+  const { killed, others } = await rushAndKill(image, async () => {
+    await office.fetcherAt(0.5 * sizeOf(image))
+    return [coordinator]
+  })
+  assertAllGot(others)
+  await assertOneDownload(office, image, { deaths: 1 })
+  await comeBack(killed, image)
+})
+
 lanTest('half of an office is switched off amid a pull: the others get it', async () => {
   const image = await office.addImage('half-off', layers(8, 12e6))
   const { killed, others } = await rushAndKill(image, async () => {
