@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url'
 
 /**
  * `npm test [-- SUITE …]`: runs the suites, each test file in a process of its own, and closes with one line that counts
- * them all. Suites: check, lint, unit, internet, daemon, swarm, faults, clients, lan, rush; all of them if none is named.
+ * them all. Suites: check, lint, unit, internet, daemon, swarm, faults, clients, lan, timed; all of them if none is named.
  */
 
 type Count = { passed: number; failed: number; skipped: number }
@@ -36,8 +36,8 @@ const suites: Record<string, { command: readonly string[] } | { files: string; a
   swarm: { files: 'test/swarm/*.test.ts' },
   daemon: { files: 'test/daemon/*.test.ts' },
   faults: { files: 'test/faults/*.test.ts' },
-  // Many daemons at full speed: beside others they would be too slow to hear of each other in time.
-  rush: { files: 'test/rush/*.test.ts', alone: true },
+  // What they look at depends on speed, of links or of many daemons at once.
+  timed: { files: 'test/timed/*.test.ts', alone: true },
 }
 
 type Environment = Readonly<Record<string, string>>

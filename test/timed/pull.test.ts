@@ -1,10 +1,10 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import type { Outline } from '../lan/internet-program.ts'
+import { check, type LanShoal, sourceOf } from '../lan/lan-shoal.ts'
+import { LanWorld, whyNoLan } from '../lan/lan-world.ts'
 import { testUnless } from '../prerequisites.ts'
 import { until } from '../shoal-process.ts'
-import type { Outline } from './internet-program.ts'
-import { check, type LanShoal, sourceOf } from './lan-shoal.ts'
-import { LanWorld, whyNoLan } from './lan-world.ts'
 
 const lanTest = testUnless(whyNoLan())
 
