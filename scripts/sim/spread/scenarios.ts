@@ -8,6 +8,10 @@ const unseen = 3000
 
 const layers = Array.from({ length: 40 }, (_, i) => (128e6 / 40) * (0.1 + (1.8 * i) / 39))
 
+const fourBlobs = [32e6, 32e6, 32e6, 32e6]
+
+const slowOffice = { machines: 16, line: 25, lan: 25, sizes: fourBlobs }
+
 function kill(at: number, seenAfter: number, victim: (machines: readonly Machine[]) => Machine | undefined) {
   const happens = (_office: Office, machines: readonly Machine[]) => victim(machines)?.die(() => seenAfter)
   return { at, happens }
@@ -30,22 +34,13 @@ export const scenarios: readonly Scenario[] = [
   { name: '16: fetcher killed at half', machines: 16, event: kill(0.5, 0, fetcherOf) },
   { name: '16: fetcher killed at nine tenths', machines: 16, event: kill(0.9, 0, fetcherOf) },
   { name: '16: fetcher falls silent at half', machines: 16, event: kill(0.5, unseen, fetcherOf) },
-  { name: '16: 4 blobs', machines: 16, sizes: [32e6, 32e6, 32e6, 32e6] },
+  { name: '16: 4 blobs', machines: 16, sizes: fourBlobs },
   { name: '16: 40 layers', machines: 16, sizes: layers },
   { name: '16: one after the other, over 10 s', machines: 16, stagger: 10_000 / 15 },
   { name: '16: one seeded', machines: 16, seeded: true },
   { name: '16: line 20, LAN 1000', machines: 16, line: 20, lan: 1000 },
-  { name: '16: 25 all over, 4 blobs', machines: 16, line: 25, lan: 25, sizes: [32e6, 32e6, 32e6, 32e6] },
-  {
-    ...{
-      name: '16: 25 all over, 4 blobs, on processors at a thirtieth',
-      machines: 16,
-      line: 25,
-      lan: 25,
-      slowness: 30,
-    },
-    sizes: [32e6, 32e6, 32e6, 32e6],
-  },
+  { ...slowOffice, name: '16: 25 all over, 4 blobs' },
+  { ...slowOffice, name: '16: 25 all over, 4 blobs, on processors at a thirtieth', slowness: 30 },
   { name: '4: line 100, LAN 20', machines: 4, lan: 20 },
   { name: '16: line 100, 20 a connection', machines: 16, connection: 20, ideal: 128e6 / 12500 },
 ]

@@ -205,7 +205,7 @@ export class Mesh {
   }
 
   #pull(from: Mate, chunk: number, handed: boolean): void {
-    const { context, digest } = this.#options
+    const { context, digest, have } = this.#options
     const pull: Pull = { chunk, from, at: context.now(), handed, freed: false, request: undefined }
     const pulls = this.#pulls.get(chunk)
     if (pulls) pulls.push(pull)
@@ -215,7 +215,6 @@ export class Mesh {
       from.pulling = true
       this.#ordinary++
     }
-    const { have } = this.#options
     const told = have.total
     pull.request = context.get(from.id, digest, chunk, have.bits, answer => {
       if (answer.has) this.#options.exchanged(from, told, answer.has)

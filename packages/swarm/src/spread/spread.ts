@@ -102,7 +102,7 @@ export class Spread {
   readonly #log: number[] = []
   /** How much of it there was when the others were told last. */
   #logged = 0
-  /** Of those, what this machine has fetched itself. */
+  /** What this machine has fetched itself, and not told yet. */
   #fetched: number[] = []
   #toldAt = 0
   /** When the coordinator was told, and whether it believes that this machine fetches. */
@@ -309,7 +309,7 @@ export class Spread {
   serve(id: string, chunk: number, has?: Uint8Array): 'lacks' | 'busy' | Disposable {
     const { blob, tuning, budget } = this.#options
     const mate = this.#mates.get(id)
-    if (mate && has && !this.#closed) this.#exchanged(mate, this.have.total, has)
+    if (mate && has) this.#exchanged(mate, this.have.total, has)
     if (this.#closed || !blob.gives || !this.have.has(chunk)) return 'lacks'
     if (mate && this.#handout.asked(mate, chunk)) return { [Symbol.dispose]: () => this.#handout.given(mate, chunk) }
     const most = this.chunks.count === 1 ? tuning.servesWhole : tuning.serves
