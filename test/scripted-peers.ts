@@ -42,7 +42,6 @@ export class ScriptedPeers implements Disposable {
       client: { get: ({ peerId }, _digest, request) => this.#get(peerId, request) },
       lacks: ({ name }) => void this.verdicts.push(`lacks ${name}`),
       suspect: ({ name }) => void this.verdicts.push(`suspect ${name}`),
-      drip: ({ name }) => void this.verdicts.push(`drip ${name}`),
       ban: ({ name }) => void this.verdicts.push(`ban ${name}`),
       now: () => this.now,
       random: () => this.random,

@@ -81,8 +81,11 @@ class Others implements JointDownloads {
   alive = true
   /** What is to be fetched at once. */
   begin: readonly ByteRange[] | undefined
+  /** Whether this machine had better go by itself. */
+  refuses = false
 
-  join(_want: Want, transfer: JointTransfer): JointDownload {
+  join(_want: Want, transfer: JointTransfer): JointDownload | undefined {
+    if (this.refuses) return undefined
     this.joined.push(transfer)
     if (this.begin) transfer.fetch(new RangeSet(this.begin))
     const others = this
@@ -107,6 +110,42 @@ class Others implements JointDownloads {
   }
 }
 
+/** Peers that have all of it. */
+class Holders implements Source {
+  readonly label = 'peers'
+  readonly kind = 'peer'
+  readonly #give: Offer['fetch'] | SourceError
+
+  /** @param give or why none of them can give it now */
+  constructor(give: Offer['fetch'] | SourceError) {
+    this.#give = give
+  }
+
+  async find(): Promise<Offer | null> {
+    if (this.#give instanceof SourceError) throw this.#give
+    return {
+      origin: { kind: 'peer', host: 'neighbour', visibility: 'public' },
+      giver: peer,
+      size: blob.length,
+      ranges: () => new RangeSet([all]),
+      onGrow: () => ({ [Symbol.dispose]: () => {} }),
+      fetch: this.#give,
+      close: () => {},
+    }
+  }
+}
+
+/** Gives at a rate in bytes/s. */
+const at =
+  (rate: number): Offer['fetch'] =>
+  async (range, into, signal) => {
+    for (let position = range.start; into.room > 0; position += rate / 100) {
+      await new Promise(resolve => setTimeout(resolve, 10))
+      signal.throwIfAborted()
+      await into.write(blob.subarray(position, Math.min(position + rate / 100, range.end)))
+    }
+  }
+
 class World implements AsyncDisposable {
   readonly upstream = new Upstream()
   readonly others = new Others()
@@ -128,12 +167,13 @@ class World implements AsyncDisposable {
     return new World(disk, await Store.open({ folder: disk.folder, disk, onWarning: () => {} }))
   }
 
-  fill(): Promise<void> {
+  /** @param peers asked before upstream */
+  fill(...peers: readonly Source[]): Promise<void> {
     this.#filling = new Filling({
       store: this.store,
       transfer: this.transfer,
       want,
-      sources: [this.upstream],
+      sources: [...peers, this.upstream],
       random: () => 0.5,
       joint: { downloads: this.others, line: () => true, onAlive: () => {} },
       onWrong: () => {},
@@ -292,6 +332,48 @@ test('who waits for others that are gone fetches all by itself', async () => {
   await world.fill()
   assert.equal(world.upstream.fetched, [all])
   assert.ok((await world.held())?.equals(blob))
+})
+
+test('who finds all that have it busy shares the download before upstream is asked', async () => {
+  await using world = await World.open()
+  using _client = world.transfer.hold()
+  const { others, upstream } = world
+  others.refuses = true
+  const busy = new Holders(new SourceError('limited', 'all peers that have it are busy'))
+  const find = busy.find.bind(busy)
+  busy.find = () => {
+    others.refuses = false
+    return find()
+  }
+  const done = world.fill(busy)
+  await world.until(() => others.joined.length > 0)
+  await others.give(0, blob.length)
+  await done
+  assert.equal(upstream.found, [])
+  assert.equal(others.told, ['whole'])
+})
+
+test('who finds none that can give it, and nobody to share with, asks upstream', async () => {
+  await using world = await World.open()
+  using _client = world.transfer.hold()
+  world.others.refuses = true
+  await world.fill(new Holders(new SourceError('limited', 'all peers that have it are busy')))
+  assert.equal(world.upstream.fetched, [all])
+})
+
+test('of a shared download, upstream helps peers only where the LAN is slow', async () => {
+  await using fast = await World.open()
+  await using slow = await World.open()
+  using clients = new DisposableStack()
+  for (const { transfer, others } of [fast, slow]) {
+    clients.use(transfer.hold())
+    others.begin = [all]
+  }
+  void slow.fill(new Holders(at(500_000)))
+  await fast.fill(new Holders(at(2_000_000)))
+  assert.equal(fast.upstream.fetched, [])
+  assert.ok((await fast.held())?.equals(blob))
+  await slow.until(() => slow.upstream.fetched.length > 0)
 })
 
 test.run()

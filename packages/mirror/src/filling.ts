@@ -7,7 +7,7 @@ import type { JointDownload, JointDownloads } from '@shoal/store/joint'
 import { type Giver, type Offer, type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { Store } from '@shoal/store/store'
 import type { Filler, Transfer } from '@shoal/store/transfer'
-import { Rates } from './rates.ts'
+import { type JointPace, Rates } from './rates.ts'
 import { soon } from './soon.ts'
 import { Lane, measuredOver, type Pace, Tap } from './tap.ts'
 
@@ -141,6 +141,8 @@ export class Filling implements Filler {
   #joint: JointDownload | undefined
   #allowed: RangeSet | undefined
   #exhausted = false
+  /** Whether it was better not to share the download when that was looked at last. */
+  #goesAlone = false
   #passingOn: Promise<void> | undefined
   #mediaType: string | undefined
   #grace: NodeJS.Timeout | undefined
@@ -247,6 +249,7 @@ export class Filling implements Filler {
       peek: range => transfer.peek(range),
       line: () => !this.#exhausted && joint.line(),
     })
+    this.#goesAlone = this.#joint === undefined
     // It may have been told at once what to fetch.
     if (this.#joint) this.#allowed ??= new RangeSet()
   }
@@ -360,6 +363,8 @@ export class Filling implements Filler {
         await this.#help?.done
         this.#help = undefined
       }
+      // They have it, and cannot give it now: it is still not for each machine to fetch.
+      if (source.kind === 'peer' && this.#goesAlone && !this.#complete) this.#join()
     }
   }
 
@@ -542,10 +547,11 @@ export class Filling implements Filler {
   /** Watches how fast peers give, and has upstream help if that is too slow. */
   #watch(peers: Tap): Disposable {
     this.#rates.fromPeers++
+    const pace = this.#joint && this.#rates.joint(this.#options.transfer.have.total)
     const timer = setInterval(() => {
       const now = this.#rates.now()
       for (const tap of this.#taps) tap.look(now)
-      if (this.#help || now < this.#helpAt || !this.#isSlow(peers)) return
+      if (this.#help || now < this.#helpAt || !this.#isSlow(peers, pace)) return
       const end = new AbortController()
       const done = this.#askForHelp(AbortSignal.any([this.#abort.signal, end.signal]))
       const help = { done, end }
@@ -561,15 +567,18 @@ export class Filling implements Filler {
     return {
       [Symbol.dispose]: () => {
         clearInterval(timer)
+        pace?.[Symbol.dispose]()
         this.#rates.fromPeers--
       },
     }
   }
 
   /** Whether upstream would be faster than peers, and there is enough left for it to matter. */
-  #isSlow(peers: Tap): boolean {
+  #isSlow(peers: Tap, pace: JointPace | undefined): boolean {
     if (this.#queue.every(({ kind }) => kind === 'peer') || !this.#share(undefined)) return false
     const known = this.#knownUpstream ?? assumedUpstream
+    // While the download is shared, all want the line at once.
+    if (this.#joint && pace) return pace.isSlow(this.#options.transfer.have.total, known)
     // It would not have its whole line for this blob either.
     const rate = peers.rateOver(measuredOver)
     return rate !== undefined && rate * this.#rates.fromPeers < known * asFast

@@ -8,7 +8,7 @@ const halfLife = 10 * 60_000
 const inertia = 0.7
 
 /**
- * When a machine gets a blob by itself that it was getting with others: if twice in a row, for so long in ms, all such
+ * When a machine asks upstream for a blob that it was getting with others: if twice in a row, for so long in ms, all such
  * blobs together come slower than this, in bytes/s, and than this share of what upstream was measured to give. On a slow
  * LAN the line is spared for that long.
  */
@@ -19,7 +19,7 @@ const slowShare = 0.25
 /** How fast a blob comes that is got together with others. */
 export interface JointPace extends Disposable {
   /**
-   * Whether this machine had better get it by itself.
+   * Whether this machine had better ask upstream.
    * @param total bytes that are there
    * @param upstream what that was measured to give, in bytes/s
    */

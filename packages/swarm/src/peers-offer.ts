@@ -143,7 +143,7 @@ export class PeersOffer implements Offer {
     return fastest
   }
 
-  #gaveUp(provider: Provider, error: SourceError, { changed, dripped, rate }: Taking): void {
+  #gaveUp(provider: Provider, error: SourceError, { changed, rate }: Taking): void {
     if (changed) {
       for (const [other, known] of this.#left) if (rate * worthChanging < known) this.#left.delete(other)
       this.#left.set(provider, rate)
@@ -152,8 +152,7 @@ export class PeersOffer implements Offer {
     this.#avoided.add(provider)
     if (error.code === 'revoked') return
     if (error instanceof PeerViolation) this.#context.ban(provider, error.message)
-    if (dripped) this.#context.drip(provider)
-    else provider.failed()
+    provider.failed()
     this.#context.suspect(provider)
   }
 }
@@ -171,8 +170,6 @@ class Taking {
   position: number
   /** Whether it was given up for a faster peer, not for a fault. */
   changed = false
-  /** Whether next to nothing came. */
-  dripped = false
   /** In bytes/s, of late. */
   rate = 0
   readonly #opened: Opened
@@ -271,10 +268,9 @@ class Taking {
     }
     if (silence > patience.silence || (silence > shortSilence && hasOthers())) this.#giveUp('fell silent')
     else if (rate === undefined) return
-    else if (stagnant || (rate < drip && gives && (hasOthers() || patience.busy === 0))) {
-      this.dripped = true
+    else if (stagnant || (rate < drip && gives && (hasOthers() || patience.busy === 0)))
       this.#giveUp('gives next to nothing')
-    } else if (rate * worthChanging < fastest()) {
+    else if (rate * worthChanging < fastest()) {
       this.changed = true
       this.#giveUp('is slow, and another peer is likely faster')
     }

@@ -71,7 +71,6 @@ sourceConformance(conformance, async blobs => {
       client: peerClient,
       lacks: () => {},
       suspect: () => {},
-      drip: () => {},
       ban: () => {},
       now: () => performance.now(),
       random: Math.random,

@@ -20,8 +20,6 @@ export type PeersContext = {
   readonly lacks: (provider: Provider, digest: Digest) => void
   /** It does not answer: it may be gone. */
   readonly suspect: (provider: Provider) => void
-  /** It gave next to nothing. */
-  readonly drip: (provider: Provider) => void
   /** It did what no peer does that keeps to the protocol. */
   readonly ban: (provider: Provider, reason: string) => void
   /** In ms, never going back. */
@@ -119,10 +117,7 @@ export class PeersSource implements Source {
   #candidates(digest: Digest, avoided: ReadonlySet<Provider>): Holder[] {
     return this.#context
       .holders(digest)
-      .filter(
-        ({ provider }) =>
-          !avoided.has(provider) && provider.willing && (this.#last || !(provider.rests || provider.disbelieved)),
-      )
+      .filter(({ provider }) => !avoided.has(provider) && (this.#last ? provider.willing : provider.fit))
   }
 }
 

@@ -125,23 +125,8 @@ test('what a peer lacked long ago is forgotten', () => {
   }
 })
 
-test('drips are counted in a row', () => {
-  const peer = named('peer')
-  const drips = () => {
-    clock.now += 60_000
-    return peer.dripped()
-  }
-  assert.not(drips())
-  assert.not(drips())
-  peer.succeeded()
-  assert.not(drips())
-  assert.not(drips())
-  assert.ok(drips())
-})
-
 test('what goes wrong for many downloads at once counts once', () => {
   const peer = named('peer')
-  for (let count = 0; count < 8; count++) assert.not(peer.dripped())
   for (let count = 0; count < 8; count++) peer.failed()
   clock.now += 3001
   assert.not(peer.rests)

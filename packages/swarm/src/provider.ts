@@ -20,9 +20,6 @@ const measurable = 256 * 1024
 const mostLacks = 5
 const disbelief = 60_000
 
-/** Times in a row that a peer gave next to nothing until it is shut out for a while. */
-const mostDrips = 3
-
 /** What is known of a peer as one who gives: how fast it is, how busy, how often it failed lately. */
 export class Provider implements Giver {
   readonly kind = 'peer'
@@ -38,7 +35,6 @@ export class Provider implements Giver {
   active = 0
   #rate: number | undefined
   #failures = 0
-  #drips = 0
   #lacks = 0
   #lackedAt = 0
   #restUntil = 0
@@ -85,6 +81,11 @@ export class Provider implements Giver {
     return this.#now() < this.#disbelievedUntil
   }
 
+  /** Whether it is likely to give, busy as it may be. */
+  get fit(): boolean {
+    return this.willing && !this.rests && !this.disbelieved
+  }
+
   /** What one more download from it is likely to bring, in bytes/s. */
   get likelyRate(): number {
     return (this.#rate ?? assumedRate) / (1 + this.active)
@@ -106,7 +107,6 @@ export class Provider implements Giver {
   /** A body came whole. */
   succeeded(): void {
     this.#failures = 0
-    this.#drips = 0
   }
 
   failed(): void {
@@ -114,13 +114,6 @@ export class Provider implements Giver {
     if (this.rests) return
     this.#restUntil = this.#now() + Math.min(firstRest * 2 ** this.#failures, longestRest)
     this.#failures = Math.min(this.#failures + 1, 10)
-  }
-
-  /** It gave next to nothing. @returns whether it has done so once too often */
-  dripped(): boolean {
-    if (this.rests) return false
-    this.failed()
-    return ++this.#drips >= mostDrips
   }
 
   wasBusy(): void {

@@ -64,9 +64,6 @@ const mostTold = 128
 /** What is remembered of peers as providers while they are away. */
 const mostProviders = 1024
 
-/** How long a peer that gave next to nothing too often is shut out, in ms. */
-const dripBan = 3_600_000
-
 /** A peer as `shoal peers` shows it. Times in ms since the epoch, bytes since the start. */
 export type PeerStatus = {
   readonly id: string
@@ -240,9 +237,6 @@ export class Swarm implements AsyncDisposable {
       },
       suspect: (provider: Provider) => this.#members.get(provider.id)?.session.ping(2000),
       ban: (provider: Provider, reason: string, ms?: number) => void this.#ban(provider.id, reason, ms ?? null),
-      drip: (provider: Provider) => {
-        if (provider.dripped()) void this.#ban(provider.id, 'gives next to nothing, again and again', dripBan)
-      },
       now,
       random,
     }
@@ -266,7 +260,7 @@ export class Swarm implements AsyncDisposable {
       send: (to, messages) => void this.#members.get(to)?.session.send(...messages),
       sendErrand: (to, { name, digest, kind, size = 0 }) =>
         void this.#members.get(to)?.session.send({ t: 'errand', name: formatName(name), digest, kind, size }),
-      holders: digest => this.#holdings.holdersOf(digest).length,
+      holders: digest => this.#holders(digest).filter(({ provider }) => provider.fit && !provider.busy).length,
       gives: () => sharing !== undefined && this.#willing,
       open: async digest => (await open(digest))?.blob,
       ban: (id, reason, ms) => void this.#ban(id, reason, ms),
