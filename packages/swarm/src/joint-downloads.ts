@@ -18,10 +18,13 @@ import { type Participation, Spreads } from './spread/spreads.ts'
 import { tuning } from './spread/tuning.ts'
 
 /** How chunks are waited for, in ms. */
-const patience = { connectTimeout: 3000, answerTimeout: 2000, silenceTimeout: 2000 }
+const patience = { connectTimeout: 3000, answerTimeout: 4000, silenceTimeout: 4000 }
 
 /** How long one is shut out whose hashes led to wrong bytes, in ms: it may have been lied to itself. */
 const authorBan = 3_600_000
+
+/** A blob up to this size is got from one who has it, if there is one, in bytes: two thirds of all. */
+const smallUpTo = 1024 * 1024
 
 /** How often a machine without a way to the registry asks another to fetch something for it, in ms, and how many. */
 const errandEvery = 700
@@ -63,7 +66,7 @@ export type JointDownloadsOptions = Pick<
   readonly send: (to: string, messages: readonly SpreadMessage[]) => void
   /** Asks a member to fetch something that this machine has no way to. */
   readonly sendErrand: (to: string, want: Want) => void
-  /** How many members have all of a blob. */
+  /** How many members have all of a blob, and are likely to give it at once. */
   readonly holders: (digest: Digest) => number
   /** Whether this machine gives bytes to others. */
   readonly gives: () => boolean
@@ -119,10 +122,11 @@ export class PeerDownloads implements JointDownloads {
     if (size === undefined || !digest.startsWith('sha256:')) return undefined
     const holders = this.#options.holders(digest)
     // Where most have it already, there is little to share; and what is small comes at once.
-    if (holders > 0 && (size <= wholeUpTo || 2 * holders > [...this.#options.members()].length)) return undefined
+    if (holders > 0 && (size <= smallUpTo || 2 * holders > [...this.#options.members()].length)) return undefined
     const download: Download = new Download(want, size, transfer, {
       gives: this.#options.gives(),
       open: this.#options.open,
+      held: () => this.#options.holders(digest) > 0,
       errand: tried => this.#sendErrand(want, tried),
       onDenier: author => this.#options.ban(author, `told hashes of other bytes than those of ${digest}`, authorBan),
       ended: () => {
@@ -301,6 +305,8 @@ export class PeerDownloads implements JointDownloads {
 type DownloadOptions = {
   readonly gives: boolean
   readonly open: (digest: Digest) => Promise<HeldBlob | undefined>
+  /** Whether a member has all of it, and is likely to give it. */
+  readonly held: () => boolean
   /** Asks another machine to fetch it. @param tried those who were asked before */
   readonly errand: (tried: Set<string>) => void
   readonly ended: () => void
@@ -351,6 +357,10 @@ class Download implements JointDownload, SpreadBlob {
 
   line(): boolean {
     return this.#transfer.line()
+  }
+
+  held(): boolean {
+    return this.#options.held()
   }
 
   has(range: ByteRange): boolean {

@@ -110,6 +110,10 @@ export class Download implements SpreadBlob {
     return this.#kept.some(kept => kept && kept.content !== truth)
   }
 
+  held(): boolean {
+    return false
+  }
+
   line(): boolean {
     return this.#source() !== undefined
   }

@@ -21,7 +21,7 @@ export type MachineOptions = {
 }
 
 /** How long a request may be without a sign of life, in ms, as in the daemon. */
-const patience = 1500
+const patience = 4000
 
 /** A chunk on its way to a machine. */
 type Get = { readonly giver: Machine; flow: Flow | undefined; readonly end: (answer?: ChunkAnswer) => void }

@@ -8,6 +8,9 @@ const unseen = 3000
 
 const layers = Array.from({ length: 40 }, (_, i) => (128e6 / 40) * (0.1 + (1.8 * i) / 39))
 
+/** Each of them is one chunk. */
+const smallLayers = [...new Array<number>(4).fill(1e6), ...new Array<number>(36).fill(2e6 / 36)]
+
 const fourBlobs = [32e6, 32e6, 32e6, 32e6]
 
 const slowOffice = { machines: 16, line: 25, lan: 25, sizes: fourBlobs }
@@ -39,7 +42,15 @@ export const scenarios: readonly Scenario[] = [
   { name: '16: one after the other, over 10 s', machines: 16, stagger: 10_000 / 15 },
   { name: '16: one seeded', machines: 16, seeded: true },
   { name: '16: line 20, LAN 1000', machines: 16, line: 20, lan: 1000 },
+  { name: '16: 40 small layers', machines: 16, sizes: smallLayers },
   { ...slowOffice, name: '16: 25 all over, 4 blobs' },
+  { ...slowOffice, name: '16: 25 all over, 40 small layers', sizes: smallLayers },
+  {
+    ...slowOffice,
+    name: '16: 25 all over, 40 small layers, on processors at a thirtieth',
+    sizes: smallLayers,
+    slowness: 30,
+  },
   { ...slowOffice, name: '16: 25 all over, 4 blobs, on processors at a thirtieth', slowness: 30 },
   { name: '4: line 100, LAN 20', machines: 4, lan: 20 },
   { name: '16: line 100, 20 a connection', machines: 16, connection: 20, ideal: 128e6 / 12500 },

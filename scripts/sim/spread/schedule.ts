@@ -232,10 +232,17 @@ class Schedule {
     for (const { by, whom, reason, at } of blames)
       if (honest(by) && honest(whom)) this.#faults.push(`${by} blames ${whom} at ${at.toFixed(0)}: ${reason}`)
     const isBlamed = (by: string, whom: string) => blames.some((blame: Blame) => blame.by === by && blame.whom === whom)
-    // Who was caught may have gone before it could be asked, and who has begun anew has forgotten it.
+    const isAuthor = (id: string) => ['hashes', 'two'].includes(machines.get(id)?.liar?.lie ?? '')
+    // Who was caught may have gone before it could be asked, who has begun anew has forgotten it, and who has found out
+    // another that told hashes may have nothing left to compare with.
     for (const machine of this.#honest)
       for (const whom of machine.caught)
-        if (!isBlamed(machine.id, whom) && machine.stays(whom) && this.#downloads.get(machine)?.begins === 1)
+        if (
+          !isBlamed(machine.id, whom) &&
+          machine.stays(whom) &&
+          this.#downloads.get(machine)?.begins === 1 &&
+          !blames.some(blame => blame.by === machine.id && isAuthor(blame.whom))
+        )
           this.#faults.push(`${machine.id} has caught ${whom} and does not blame it`)
     for (const download of this.#downloads.values())
       if (download.whole && download.wrong) this.#faults.push('something wrong was taken for right')

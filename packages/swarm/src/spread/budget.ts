@@ -27,6 +27,11 @@ export class Budget {
     return true
   }
 
+  /** Whether somebody waits for more. */
+  lacks(share: Share): boolean {
+    return this.#waiting[share].size > 0
+  }
+
   free(share: Share): void {
     this.#used[share]--
     const [resume] = this.#waiting[share]

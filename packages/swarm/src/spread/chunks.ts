@@ -4,8 +4,8 @@ import { type Tuning, tuning } from './tuning.ts'
 
 type ChunkTuning = Pick<Tuning, 'chunks' | 'fewChunks' | 'leastChunk' | 'largestChunk'>
 
-/** Blobs up to this size are one chunk, in bytes: two thirds of all. */
-export const wholeUpTo = 1024 * 1024
+/** Blobs up to this size are one chunk, in bytes. */
+export const wholeUpTo = 256 * 1024
 
 /** How large the chunks of a blob of `size` bytes are, in bytes: a power of 2, or all of it. */
 export function chunkSizeOf(size: number, options: ChunkTuning = tuning): number {

@@ -1,28 +1,12 @@
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { Budget } from './budget.ts'
-import { ChunkSet } from './chunks.ts'
 import { Handout } from './handout.ts'
-import type { Mate } from './mate.ts'
+import { type Mate, newMate } from './mate.ts'
 import { tuning } from './tuning.ts'
 
 function mateOf(id: string): Mate {
-  return {
-    ...{
-      id,
-      since: 0,
-      told: true,
-      informed: 0,
-      toldOf: { claims: false, handing: false },
-      heard: true,
-      has: new ChunkSet(100),
-      gives: true,
-      shunned: false,
-      failures: 0,
-    },
-    ...{ counts: true, claim: new ChunkSet(100), epoch: 0, claimAt: 0, handing: false, pulling: false, incoming: 0 },
-    ...{ busyUntil: 0, handed: 0, pace: 0, batches: 0, knows: new Set<never>() },
-  }
+  return { ...newMate(id, 0, 100), told: true, heard: true, gives: true, counts: true }
 }
 
 /** One that hands out to some others, and what it has handed to whom. */

@@ -1,4 +1,4 @@
-import type { ChunkSet } from './chunks.ts'
+import { ChunkSet } from './chunks.ts'
 import type { HashBatch } from './spread-message.ts'
 
 /** Another machine that takes part in the spread of a blob, as far as it is heard of. */
@@ -33,6 +33,8 @@ export type Mate = {
   pulling: boolean
   /** Chunks that it hands on to this machine and that are on their way. */
   incoming: number
+  /** How many times longer than the first time it is left alone, as it was busy each time of late. */
+  refused: number
   /** Until when it is not asked, in ms. */
   busyUntil: number
   /** Chunks that it was handed and has not passed on yet, and how long that takes it, in ms: 0 if that is not known. */
@@ -41,4 +43,33 @@ export type Mate = {
   /** How many batches of hashes it has been told of those that are kept, and which it has told itself. */
   batches: number
   readonly knows: Set<HashBatch>
+}
+
+/** One that has been heard of just now, and has said nothing. @param count of the blob's chunks */
+export function newMate(id: string, now: number, count: number): Mate {
+  return {
+    id,
+    since: now,
+    told: false,
+    informed: 0,
+    toldOf: { claims: false, handing: false },
+    heard: false,
+    has: new ChunkSet(count),
+    gives: false,
+    shunned: false,
+    failures: 0,
+    counts: false,
+    claim: new ChunkSet(count),
+    epoch: 0,
+    claimAt: 0,
+    handing: false,
+    pulling: false,
+    incoming: 0,
+    refused: 1,
+    busyUntil: 0,
+    handed: 0,
+    pace: 0,
+    batches: 0,
+    knows: new Set(),
+  }
 }

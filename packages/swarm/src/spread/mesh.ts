@@ -14,8 +14,10 @@ const lateAfter = 3
 /** One who is handing out is asked for a chunk that nobody else gives, after so long, in ms at least. */
 const leastWait = 2000
 
-/** Who was busy is left alone for this part of what a chunk takes, at least. */
+/** Who was busy is left alone for this part of what a chunk takes, at least; so many times longer each time, up to a bound. */
 const busyPart = 4
+const busyAgain = 1.6
+const mostBusyAgain = 4
 
 /** Requests in a row that come to nothing, until a member is asked no more. */
 const mostFailures = 2
@@ -152,7 +154,8 @@ export class Mesh {
     for (const [chunk, pulls] of this.#pulls) {
       if (pulls.length > 1 || now - pulls[0]!.at < late) continue
       if (this.#ordinary >= tuning.pulls + 2) break
-      const mate = this.#source(chunk, this.#idle())
+      const others = this.#idle().filter(mate => !pulls.some(({ from }) => from === mate))
+      const mate = this.#source(chunk, others)
       if (mate && budget.take('pulls')) this.#pull(mate, chunk, false)
     }
     this.next()
@@ -233,9 +236,11 @@ export class Mesh {
     const now = context.now()
     if (answer.kind !== 'chunk') {
       this.#drop(pull)
-      if (answer.kind === 'busy')
-        from.busyUntil = now + Math.max(tuning.busy, this.#options.times.median / busyPart) * (0.5 + context.random())
-      else {
+      if (answer.kind === 'busy') {
+        from.refused = Math.min(from.refused * busyAgain, mostBusyAgain)
+        const pause = Math.max(tuning.busy, this.#options.times.median / busyPart) * from.refused
+        from.busyUntil = now + pause * (0.5 + context.random())
+      } else {
         from.failures++
         if (answer.kind === 'lacks') this.lacks(from, chunk)
         else from.busyUntil = now + afterFailure
@@ -245,17 +250,18 @@ export class Mesh {
       return
     }
     from.failures = 0
+    from.refused = 1
     const said = hashes.of(chunk)
-    if (!said || have.has(chunk)) {
-      answer.drop()
-      this.#drop(pull)
-    } else if (answer.hash !== said.hash) {
+    if (said && answer.hash !== said.hash) {
       answer.drop()
       this.#drop(pull)
       this.lacks(from, chunk)
       from.shunned = true
       this.weigh(from)
       wrong(from, chunk, answer.hash)
+    } else if (!said || have.has(chunk)) {
+      answer.drop()
+      this.#drop(pull)
     } else {
       this.#options.times.add(now - at)
       for (const other of [...(this.#pulls.get(chunk) ?? [])]) if (other !== pull) this.#drop(other)

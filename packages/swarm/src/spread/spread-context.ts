@@ -57,6 +57,8 @@ export interface SpreadBlob {
   has(range: ByteRange): boolean
   /** Whether this machine can get it from elsewhere: from upstream, or from one who has all of it and takes no part. */
   line(): boolean
+  /** Whether one who takes no part has all of it, and is likely to give it: no reason to have more fetch it from upstream. */
+  held(): boolean
   /** The sources of this machine are to bring these chunks from now on, in order, and no others. */
   fetch(chunks: readonly (readonly [start: number, end: number])[]): void
   /** Hashes a chunk that the sources have brought: SHA-256 in hex. */

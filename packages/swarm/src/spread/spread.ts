@@ -4,7 +4,7 @@ import { ChunkHashes } from './chunk-hashes.ts'
 import { ChunkSet, Chunks, runsOf } from './chunks.ts'
 import { weightOf } from './coordinators.ts'
 import { Handout } from './handout.ts'
-import type { Mate } from './mate.ts'
+import { type Mate, newMate } from './mate.ts'
 import { Mesh } from './mesh.ts'
 import type { Rhythm } from './rhythm.ts'
 import type { SpreadBlob, SpreadContext } from './spread-context.ts'
@@ -234,6 +234,7 @@ export class Spread {
     this.arrives()
     this.#claim.delete(chunk)
     this.#unhashed.push(chunk)
+    this.#noteEnd()
     this.#mesh.arrived(chunk)
     this.#hashNext()
   }
@@ -244,6 +245,7 @@ export class Spread {
     this.arrives()
     this.#claim.delete(chunk)
     this.#kept.add(chunk)
+    this.#noteEnd()
     this.#mesh.arrived(chunk)
   }
 
@@ -313,7 +315,9 @@ export class Spread {
     if (this.#closed || !blob.gives || !this.have.has(chunk)) return 'lacks'
     if (mate && this.#handout.asked(mate, chunk)) return { [Symbol.dispose]: () => this.#handout.given(mate, chunk) }
     const most = this.chunks.count === 1 ? tuning.servesWhole : tuning.serves
-    if (this.#handout.busy || this.#served >= most || !budget.take('serves')) return 'busy'
+    // What nobody else has yet goes first, whichever blob it is of.
+    const isHanding = this.#handout.busy || budget.lacks('hands')
+    if (isHanding || this.#served >= most || !budget.take('serves')) return 'busy'
     this.#served++
     let open = true
     return {
@@ -345,31 +349,7 @@ export class Spread {
     if (known || id === context.self) return known
     // Whoever else tells of itself finds others to talk to.
     if (this.#mates.size >= 2 * tuning.mates) return undefined
-    const { count } = this.chunks
-    const mate: Mate = {
-      id,
-      since: context.now(),
-      told: false,
-      informed: 0,
-      toldOf: { claims: false, handing: false },
-      heard: false,
-      has: new ChunkSet(count),
-      gives: false,
-      shunned: false,
-      failures: 0,
-      counts: false,
-      claim: new ChunkSet(count),
-      epoch: 0,
-      claimAt: 0,
-      handing: false,
-      pulling: false,
-      incoming: 0,
-      busyUntil: 0,
-      handed: 0,
-      pace: 0,
-      batches: 0,
-      knows: new Set(),
-    }
+    const mate = newMate(id, context.now(), this.chunks.count)
     this.#mates.set(id, mate)
     return mate
   }
@@ -632,11 +612,20 @@ export class Spread {
     if (!this.#closed) this.#note()
   }
 
+  /** Where there is nobody to tell, the coordinator learns at once that all is fetched: who comes next need not fetch it. */
+  #noteEnd(): void {
+    if (this.#claim.total > 0 || !this.#noted || this.#mates.size > 0) return
+    this.#noted = false
+    this.#note()
+  }
+
   /** Lets the coordinator know of this machine, what it fetches, and what it has fetched. */
   #note(): void {
     const { context, coordinator, heard } = this.#options
     this.#notedAt = context.now()
-    const message = this.#message(false, this.have.runs, [], this.#coming)
+    const fetched = new ChunkSet(this.chunks.count, this.have.runs)
+    for (const index of this.#unhashed) fetched.add(index)
+    const message = this.#message(false, fetched.runs, [], this.#claim.runs)
     const id = coordinator()
     if (id === undefined) heard(message)
     else context.send(id, message)
@@ -748,7 +737,7 @@ export class Spread {
     this.#idle += ((this.#claim.total > 0 ? 0 : this.#mesh.spare) - this.#idle) * (lookEvery / idleOver)
     if (this.#idle < idleMost || this.#relieved || this.#mates.size === 0) return
     if (now - this.#firstAt < (this.#hasHeard ? idleOver : startTime)) return
-    if (now - this.#idleAskedAt < this.#idleWait || !blob.line() || !blob.gives) return
+    if (now - this.#idleAskedAt < this.#idleWait || !blob.line() || !blob.gives || blob.held()) return
     this.#idleAskedAt = now
     this.#idleWait = Math.min(this.#idleWait * (1.5 + context.random()), askAgainMost)
     const missing: number[] = []

@@ -38,7 +38,7 @@ export const tuning: Tuning = {
   pulls: 5,
   pullsInAll: 8,
   hands: 12,
-  handsInAll: 16,
+  handsInAll: 8,
   serves: 5,
   servesInAll: 6,
   servesWhole: 2,
