@@ -2,12 +2,16 @@ import type { Digest } from '@shoal/oci/digest'
 import { weightOf } from '@shoal/swarm/spread/coordinators'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
+import { Agent } from '../lan/agent.ts'
 import type { Host } from '../lan/host.ts'
 import type { Outline } from '../lan/internet-program.ts'
+import type { LanShoal } from '../lan/lan-shoal.ts'
 import { whyNoLan } from '../lan/lan-world.ts'
+import type { LiarCalls } from '../lan/liar-agent.ts'
 import { type HostPulled, Office } from '../lan/office.ts'
 import { assertAllGot, assertOneDownload, layers, sizeOf } from '../lan/one-download.ts'
 import { testUnless } from '../prerequisites.ts'
+import { until } from '../shoal-process.ts'
 
 const lanTest = testUnless(whyNoLan())
 
@@ -106,5 +110,54 @@ lanTest('an office is split amid a pull, and healed: all get it', async () => {
   // One side has to fetch the rest by itself.
   await assertOneDownload(office, image, { anew: 0.7 * size })
 })
+
+lanTest('a third of an office lies: all others get what is right, and ban liars and nobody else', async () => {
+  const image = await office.addImage('liars', layers(3, 24e6))
+  const kinds = ['author', 'member', 'member'] as const
+  await using opened = new AsyncDisposableStack()
+  const liars: Agent<LiarCalls>[] = []
+  for (const [i, layer] of image.layers.entries()) {
+    const host = opened.use(await office.world.lan.host({ name: `liar${i + 1}` }))
+    const liar = opened.use(new Agent<LiarCalls>(host.namespace, 'liar-agent.ts'))
+    await liar.call('open', { name: host.name })
+    liars.push(liar)
+    if (kinds[i] !== 'author') continue
+    await known(host.name)
+    // The first who wants it is the one who fetches it.
+    await liar.call('join', { ...layer, as: 'author' })
+  }
+  await known('liar3')
+  const pulls = office.rush({ image })
+  await office.fetcherAt(0.2 * sizeOf(image))
+  for (const [i, liar] of liars.entries())
+    if (kinds[i] !== 'author') await liar.call('join', { ...image.layers[i]!, as: 'member' })
+  assertAllGot(await pulls)
+  for (const liar of liars) assert.ok((await liar.call('lies', {})) > 0, 'one was not asked for anything')
+  const banned = new Set((await Promise.all(office.shoals.map(bannedBy))).flat())
+  console.log(`measured: banned: ${[...banned].sort()}`)
+  assert.ok(banned.size > 0, 'nobody was found out')
+  assert.equal(
+    [...banned].filter(name => !name.startsWith('liar')),
+    [],
+  )
+  // What the author brought is fetched again.
+  await assertOneDownload(office, image, { anew: image.layers[0]!.size })
+})
+
+/** Waits until all daemons are connected to one who lies. */
+async function known(name: string): Promise<void> {
+  await until(
+    async () => {
+      const seen = await Promise.all(office.shoals.map(shoal => shoal.connected()))
+      return seen.every(peers => peers.some(peer => peer.name === name)) || undefined
+    },
+    () => `not all are connected to ${name}`,
+    60_000,
+  )
+}
+
+async function bannedBy(shoal: LanShoal): Promise<string[]> {
+  return (await shoal.status()).peers.flatMap(({ name, ban }) => (ban ? [name ?? 'nameless'] : []))
+}
 
 test.run()
