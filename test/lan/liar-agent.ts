@@ -1,4 +1,3 @@
-import { hostname } from 'node:os'
 import type { Digest } from '../../packages/oci/src/digest.ts'
 import { FakePeer } from '../swarm/fake-peer.ts'
 import { SpreadLiar } from '../swarm/spread-liar.ts'
@@ -13,7 +12,7 @@ let liar: SpreadLiar | undefined
 
 const calls = {
   /** Joins the swarm of the network that it is in. */
-  async open({ name = hostname() }: { readonly name?: string }): Promise<void> {
+  async open({ name }: { readonly name: string }): Promise<void> {
     const listen = { host: '0.0.0.0', port: 0 }
     peer = await FakePeer.open({ name, more: { listen, transferListen: listen, mdns: true } })
   },

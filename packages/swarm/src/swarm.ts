@@ -236,7 +236,7 @@ export class Swarm implements AsyncDisposable {
         provider.lacked()
       },
       suspect: (provider: Provider) => this.#members.get(provider.id)?.session.ping(2000),
-      ban: (provider: Provider, reason: string, ms?: number) => void this.#ban(provider.id, reason, ms ?? null),
+      ban: (provider: Provider, reason: string) => void this.#ban(provider.id, reason, null),
       now,
       random,
     }

@@ -8,7 +8,7 @@ const unseen = 3000
 
 const layers = Array.from({ length: 40 }, (_, i) => (128e6 / 40) * (0.1 + (1.8 * i) / 39))
 
-/** Each of them is one chunk. */
+/** Most of them are one chunk. */
 const smallLayers = [...new Array<number>(4).fill(1e6), ...new Array<number>(36).fill(2e6 / 36)]
 
 const fourBlobs = [32e6, 32e6, 32e6, 32e6]

@@ -33,7 +33,7 @@ export type Mate = {
   pulling: boolean
   /** Chunks that it hands on to this machine and that are on their way. */
   incoming: number
-  /** How many times longer than the first time it is left alone, as it was busy each time of late. */
+  /** How many times as long as the least it is left alone, having been busy each time of late; 1 at first. */
   refused: number
   /** Until when it is not asked, in ms. */
   busyUntil: number

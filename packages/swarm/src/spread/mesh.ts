@@ -152,9 +152,10 @@ export class Mesh {
     const now = context.now()
     const late = Math.max(leastLate, lateAfter * this.#options.times.median)
     for (const [chunk, pulls] of this.#pulls) {
-      if (pulls.length > 1 || now - pulls[0]!.at < late) continue
+      const { from, at } = pulls[0]!
+      if (pulls.length > 1 || now - at < late) continue
       if (this.#ordinary >= tuning.pulls + 2) break
-      const others = this.#idle().filter(mate => !pulls.some(({ from }) => from === mate))
+      const others = this.#idle().filter(mate => mate !== from)
       const mate = this.#source(chunk, others)
       if (mate && budget.take('pulls')) this.#pull(mate, chunk, false)
     }

@@ -588,10 +588,16 @@ export class Spread {
   /** What others need not fetch: what this machine is to fetch, or has fetched, and has not told yet. */
   get #coming(): readonly ChunkRun[] {
     if (this.#claim.total === 0 && this.#unhashed.length === 0 && this.#fetched.length === 0) return []
-    const coming = new ChunkSet(this.chunks.count, this.#claim.runs)
-    for (const index of this.#unhashed) coming.add(index)
+    const coming = this.#andUnhashed(this.#claim)
     for (const index of this.#fetched) coming.add(index)
     return coming.runs
+  }
+
+  /** These chunks, and those that are fetched and not hashed yet. */
+  #andUnhashed(chunks: ChunkSet): ChunkSet {
+    const all = new ChunkSet(this.chunks.count, chunks.runs)
+    for (const index of this.#unhashed) all.add(index)
+    return all
   }
 
   #tellAll(): void {
@@ -623,9 +629,7 @@ export class Spread {
   #note(): void {
     const { context, coordinator, heard } = this.#options
     this.#notedAt = context.now()
-    const fetched = new ChunkSet(this.chunks.count, this.have.runs)
-    for (const index of this.#unhashed) fetched.add(index)
-    const message = this.#message(false, fetched.runs, [], this.#claim.runs)
+    const message = this.#message(false, this.#andUnhashed(this.have).runs, [], this.#claim.runs)
     const id = coordinator()
     if (id === undefined) heard(message)
     else context.send(id, message)
@@ -709,9 +713,8 @@ export class Spread {
 
   /** What is not there, and nobody who is heard of is to fetch. */
   #unclaimed(): number[] {
-    const known = new ChunkSet(this.chunks.count, this.#claim.runs)
+    const known = this.#andUnhashed(this.#claim)
     for (const { claim, gives } of this.#mates.values()) if (gives) for (const index of claim) known.add(index)
-    for (const index of this.#unhashed) known.add(index)
     const unclaimed: number[] = []
     for (let i = 0; i < known.length; i++) if (!this.#isHere(i) && !known.has(i)) unclaimed.push(i)
     return unclaimed
