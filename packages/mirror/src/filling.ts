@@ -161,8 +161,10 @@ export class Filling implements Filler {
       if (!(await this.#fill())) await transfer.park(new NowhereError(this.#failures))
     } catch (error) {
       this.#abort.abort(error)
+      // If it was stopped, that is why.
+      const { reason }: { readonly reason: unknown } = this.#abort.signal
       try {
-        await transfer.park(error instanceof Error ? error : new Error(String(error)))
+        await transfer.park(reason instanceof Error ? reason : new Error(String(reason)))
       } catch {
         // The disk refuses to keep the part; the transfer has settled all the same.
       }
@@ -224,7 +226,7 @@ export class Filling implements Filler {
         store.verify(transfer, want.kind === 'manifest' ? (this.#mediaType ?? '') : undefined),
       )
       if (verdict?.matches) {
-        this.#leave(transfer.stores)
+        this.#leave(verdict.stored)
         return true
       }
       if (!verdict) continue

@@ -1,7 +1,9 @@
 import type { Digest } from '@shoal/oci/digest'
 import { childrenOf, type Descriptor, type Manifest } from '@shoal/oci/manifest'
 import { formatName, type Name, parseName } from '@shoal/oci/name'
+import type { Row } from '@shoal/retention/popularity'
 import { Level } from 'level'
+import type { Sighting } from './refs.ts'
 
 /** What is known of a stored blob. `size` in bytes; `mediaType` if it is a manifest: the type it is served with. */
 export type BlobRecord = { readonly size: number; readonly mediaType?: string }
@@ -13,6 +15,9 @@ export type Listing = {
   readonly filters?: string
   readonly at: number
 }
+
+/** How often images were pulled on a machine, and when that was heard of last (ms since the epoch). */
+export type Popular = { readonly at: number; readonly rows: readonly Row[] }
 
 type IndexErrorCode = 'LOCKED' | 'INDEX_CLOSED' | 'INDEX_BROKEN'
 
@@ -33,6 +38,9 @@ export class IndexError extends Error {
 const mostListings = 500
 const listingsBetweenPrunes = 50
 
+/** How many tags are remembered whose image is not held any more. */
+const mostRemembered = 2000
+
 /** In characters. */
 const longestListing = 1024 * 1024
 
@@ -41,7 +49,7 @@ const contested = -1
 
 /**
  * What can be computed again, or done without: sizes, manifests' links, whose content a digest is, answers kept for
- * offline. In Level; its lock also keeps a second daemon out of the data folder.
+ * offline, how often images were pulled. In Level; its lock also keeps a second daemon out of the data folder.
  */
 export class Index {
   readonly #level: Level<string, unknown>
@@ -50,6 +58,8 @@ export class Index {
   readonly #sizes: ReturnType<typeof sublevel<number>>
   readonly #owners: ReturnType<typeof sublevel<Standing>>
   readonly #listings: ReturnType<typeof sublevel<Listing>>
+  readonly #remembered: ReturnType<typeof sublevel<Sighting>>
+  readonly #popularity: ReturnType<typeof sublevel<Popular>>
 
   #listingsAdded = 0
 
@@ -60,6 +70,8 @@ export class Index {
     this.#sizes = sublevel<number>(level, 'sizes')
     this.#owners = sublevel<Standing>(level, 'owners')
     this.#listings = sublevel<Listing>(level, 'listings')
+    this.#remembered = sublevel<Sighting>(level, 'remembered')
+    this.#popularity = sublevel<Popular>(level, 'popularity')
   }
 
   /** @throws IndexError */
@@ -77,7 +89,8 @@ export class Index {
     }
     const index = new Index(level)
     // Each opens by itself, and until then could not be read at once.
-    for (const part of [index.#blobs, index.#manifests, index.#sizes, index.#owners, index.#listings]) await part.open()
+    for (const part of [index.#blobs, index.#manifests, index.#sizes, index.#owners]) await part.open()
+    for (const part of [index.#listings, index.#remembered, index.#popularity]) await part.open()
     return index
   }
 
@@ -113,6 +126,26 @@ export class Index {
 
   async removeBlob(digest: Digest): Promise<void> {
     await this.#level.batch().del(digest, { sublevel: this.#blobs }).del(digest, { sublevel: this.#manifests }).write()
+  }
+
+  /** The same, and whose it was: it is gone for good, as far as is known. */
+  async forgetBlob(digest: Digest): Promise<void> {
+    const owners = await this.ownersOf(digest)
+    const batch = this.#level.batch()
+    for (const sublevel of [this.#blobs, this.#manifests, this.#sizes]) batch.del(digest, { sublevel })
+    for (const { name } of owners) batch.del(ownerKey(name, digest), { sublevel: this.#owners })
+    await batch.write()
+  }
+
+  /** Every manifest that is held, with what it points to; some at a time. */
+  async *manifests(): AsyncGenerator<[Digest, Manifest][]> {
+    const iterator = this.#manifests.iterator()
+    try {
+      for (let batch: [string, Manifest][]; (batch = await iterator.nextv(200)).length > 0; )
+        yield batch.map(([digest, manifest]) => [digest as Digest, manifest])
+    } finally {
+      await iterator.close()
+    }
   }
 
   /** A manifest that is held, without its bytes. */
@@ -173,6 +206,39 @@ export class Index {
       if (size >= 0) agreed.set(digest, known === size ? size : contested)
     }
     return agreed
+  }
+
+  /** What tags were seen to be whose image is not held any more, by their whole reference. The oldest go. */
+  async remembered(): Promise<Map<string, Sighting>> {
+    const all: [string, Sighting][] = []
+    for await (const entry of this.#remembered.iterator()) all.push(entry)
+    all.sort(([, a], [, b]) => b.at - a.at)
+    for (const [reference] of all.splice(mostRemembered)) await this.#remembered.del(reference)
+    return new Map(all)
+  }
+
+  async remember(reference: string, sighting: Sighting): Promise<void> {
+    await this.#remembered.put(reference, sighting)
+  }
+
+  async forget(reference: string): Promise<void> {
+    await this.#remembered.del(reference)
+  }
+
+  /** What was kept of the pulls on this machine, or on another one. */
+  popularity(machine: string): Promise<Popular | undefined> {
+    return this.#popularity.get(machine)
+  }
+
+  /** The machines that something is kept of. */
+  popularMachines(): Promise<string[]> {
+    return this.#popularity.keys().all()
+  }
+
+  /** @param popular undefined to forget it */
+  async setPopularity(machine: string, popular: Popular | undefined): Promise<void> {
+    if (popular) await this.#popularity.put(machine, popular)
+    else await this.#popularity.del(machine)
   }
 
   listing(key: string): Promise<Listing | undefined> {

@@ -1,6 +1,7 @@
 import { dirname } from 'node:path'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import type { Digest } from '@shoal/oci/digest'
+import { manifestLimit } from '@shoal/oci/manifest'
 import { RangeSet } from '@shoal/oci/range-set'
 import type { Disk, DiskFile } from './disk.ts'
 import { DiskError } from './disk-error.ts'
@@ -151,6 +152,17 @@ export class Ingest {
     } catch (error) {
       throw DiskError.from(error)
     }
+  }
+
+  /** All of it, if it is small. Only once it is verified. */
+  async bytes(): Promise<Buffer | undefined> {
+    if (this.size > manifestLimit) return undefined
+    const all = Buffer.allocUnsafeSlow(this.size)
+    for (let at = 0, count: number; at < this.size; at += count) {
+      count = await this.#file.read(all.subarray(at), this.size - at, at)
+      if (count === 0) return undefined
+    }
+    return all
   }
 
   /** Keeps what is there for a later {@link open}. The file stays readable until {@link close}. */

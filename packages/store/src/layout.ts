@@ -61,9 +61,13 @@ export class Layout {
     return join(this.ingestFolder, `${algorithmOf(digest)}-${hexOf(digest)}.json`)
   }
 
+  get quarantineFolder(): string {
+    return join(this.root, 'quarantine')
+  }
+
   /** Where the file of a blob goes whose bytes are no longer those of its digest. */
   quarantined(digest: Digest): string {
-    return join(this.root, 'quarantine', `${algorithmOf(digest)}-${hexOf(digest)}`)
+    return join(this.quarantineFolder, `${algorithmOf(digest)}-${hexOf(digest)}`)
   }
 
   /**

@@ -23,6 +23,7 @@ class World implements AsyncDisposable {
   readonly disk: WatchedDisk
   readonly held = new Set<Digest>()
   readonly errors: string[] = []
+  readonly removed: string[] = []
   writes = 0
 
   private constructor(disk: WatchedDisk) {
@@ -43,12 +44,13 @@ class World implements AsyncDisposable {
   }
 
   refs(): Promise<Refs> {
-    return Refs.open(
-      this.path,
-      this.disk,
-      digest => this.held.has(digest),
-      error => this.errors.push(error.message),
-    )
+    return Refs.open({
+      path: this.path,
+      disk: this.disk,
+      holds: digest => this.held.has(digest),
+      onError: error => this.errors.push(error.message),
+      onRemoved: reference => this.removed.push(reference),
+    })
   }
 
   async document(): Promise<{ manifests: Record<string, unknown>[] }> {

@@ -17,18 +17,35 @@ export type Sighting = {
 /** A tag as it stands in `index.json`. */
 export type Tag = { readonly name: Name; readonly tag: string; readonly sighting: Sighting }
 
+/** An image that is to stay, by the reference that it was pinned by. `at` in ms since the epoch. */
+export type Pin = { readonly reference: string; readonly descriptor: Descriptor; readonly at: number }
+
 /** Annotations of the entries in `index.json`; docs/storage.md. */
 const annotations = {
   reference: 'org.opencontainers.image.ref.name',
   seenAt: 'dev.shoal.seen.at',
   seenFrom: 'dev.shoal.seen.from',
   visibility: 'dev.shoal.visibility',
+  pinned: 'dev.shoal.pinned',
+  pinnedAt: 'dev.shoal.pinned.at',
 } as const
 
 type Entry = Descriptor & { readonly annotations?: Readonly<Record<string, string>> }
 
 /** How long a change may wait for others before it is written, in ms. */
 const writeDelay = 1000
+
+export type RefsOptions = {
+  /** Of `index.json`. */
+  readonly path: string
+  readonly disk: Disk
+  /** Whether the store has a manifest. */
+  readonly holds: (digest: Digest) => boolean
+  /** Told of an unreadable file, and of a write that failed. */
+  readonly onError: (error: Error) => void
+  /** Told of a tag that is forgotten, by its whole reference. */
+  readonly onRemoved: (reference: string) => void
+}
 
 /**
  * Tags, and what they were last seen to be. `index.json` is the truth for them: it lists those whose manifest is held.
@@ -39,36 +56,33 @@ export class Refs {
   readonly #disk: Disk
   readonly #holds: (digest: Digest) => boolean
   readonly #onError: (error: Error) => void
+  readonly #onRemoved: (reference: string) => void
   /** The last sighting of each tag. */
   readonly #seen = new Map<string, Sighting>()
   /** The last sighting of each tag whose manifest is held. */
   readonly #held = new Map<string, Sighting>()
+  readonly #pins = new Map<string, Pin>()
   /** Entries that others wrote; they are kept as they are. */
   #foreign: unknown[] = []
   #timer: NodeJS.Timeout | undefined
   /** Whether there is something that is not written. */
   #changed = false
+  /** Why the last writing failed. */
+  #failure: Error | undefined
   #writing: Promise<void> = Promise.resolve()
 
-  private constructor(path: string, disk: Disk, holds: (digest: Digest) => boolean, onError: (error: Error) => void) {
+  private constructor({ path, disk, holds, onError, onRemoved }: RefsOptions) {
     this.#path = path
     this.#disk = disk
     this.#holds = holds
     this.#onError = onError
+    this.#onRemoved = onRemoved
   }
 
-  /**
-   * Reads `index.json`, and sets one aside that cannot be read.
-   * @param holds whether the store has a manifest
-   * @param onError told of an unreadable file, and of a write that failed
-   */
-  static async open(
-    path: string,
-    disk: Disk,
-    holds: (digest: Digest) => boolean,
-    onError: (error: Error) => void,
-  ): Promise<Refs> {
-    const refs = new Refs(path, disk, holds, onError)
+  /** Reads `index.json`, and sets one aside that cannot be read. */
+  static async open(options: RefsOptions): Promise<Refs> {
+    const { path, disk, onError } = options
+    const refs = new Refs(options)
     if ((await disk.sizeOf(path)) === undefined) refs.#change()
     else {
       try {
@@ -133,8 +147,63 @@ export class Refs {
   /** Forgets a tag. Its content stays. */
   remove(name: Name, tag: string): void {
     const key = formatReference({ name, tag })
-    this.#seen.delete(key)
+    if (this.#seen.delete(key)) this.#onRemoved(key)
     if (this.#held.delete(key)) this.#change()
+  }
+
+  /** What a tag was seen to be before its image went, by its whole reference; what is known better stays. */
+  remember(reference: string, sighting: Sighting): void {
+    if ((this.#seen.get(reference)?.at ?? Number.NEGATIVE_INFINITY) < sighting.at) this.#seen.set(reference, sighting)
+  }
+
+  /** What a tag was last seen to be, and what of it is held, by its whole reference. */
+  digestsOf(reference: string): readonly Digest[] {
+    const seen = this.#seen.get(reference)?.descriptor.digest
+    const held = this.#held.get(reference)?.descriptor.digest
+    return [...(seen ? [seen] : []), ...(held && held !== seen ? [held] : [])]
+  }
+
+  /** The tags that are a manifest which is held, by their whole references. */
+  sightingsOf(digest: Digest): [reference: string, sighting: Sighting][] {
+    return [...this.#held].filter(([, { descriptor }]) => descriptor.digest === digest)
+  }
+
+  /** The same of all manifests that are held and have one. */
+  tagsByDigest(): Map<Digest, string[]> {
+    const tags = new Map<Digest, string[]>()
+    for (const [reference, { descriptor }] of this.#held) {
+      const known = tags.get(descriptor.digest)
+      if (known) known.push(reference)
+      else tags.set(descriptor.digest, [reference])
+    }
+    return tags
+  }
+
+  /** What is to stay, by reference. */
+  get pins(): readonly Pin[] {
+    return [...this.#pins.values()].sort((a, b) => (a.reference < b.reference ? -1 : 1))
+  }
+
+  /** The digests that others have written entries for: what is theirs stays, too. */
+  get foreign(): readonly Digest[] {
+    return this.#foreign.flatMap(entry => {
+      const digest: unknown =
+        typeof entry === 'object' && entry !== null && 'digest' in entry ? entry.digest : undefined
+      return typeof digest === 'string' && isDigest(digest) ? [digest] : []
+    })
+  }
+
+  /** Has an image stay; survives power loss once it resolves. @throws if it cannot be written */
+  async pin(pin: Pin): Promise<void> {
+    this.#pins.set(pin.reference, pin)
+    await this.#writeNow()
+  }
+
+  /** @returns whether it was pinned; see {@link pin} */
+  async unpin(reference: string): Promise<boolean> {
+    if (!this.#pins.delete(reference)) return false
+    await this.#writeNow()
+    return true
   }
 
   /** The tags whose manifest is held, by name. */
@@ -153,6 +222,12 @@ export class Refs {
     this.#timer = undefined
     this.#writing = this.#writing.then(() => this.#write())
     await this.#writing
+  }
+
+  async #writeNow(): Promise<void> {
+    this.#changed = true
+    await this.flush()
+    if (this.#failure) throw this.#failure
   }
 
   #hold(key: string, sighting: Sighting): void {
@@ -177,7 +252,9 @@ export class Refs {
     if (!Array.isArray(document.manifests)) throw new Error('no list of manifests')
     for (const entry of document.manifests) {
       const tag = tagOf(entry)
-      if (!tag) this.#foreign.push(entry)
+      const pin = pinOf(entry)
+      if (pin) this.#pins.set(pin.reference, pin)
+      else if (!tag) this.#foreign.push(entry)
       else if (this.#holds(tag.sighting.descriptor.digest)) {
         const key = formatReference({ name: tag.name, tag: tag.tag })
         this.#held.set(key, tag.sighting)
@@ -190,11 +267,13 @@ export class Refs {
   async #write(): Promise<void> {
     if (!this.#changed) return
     this.#changed = false
+    this.#failure = undefined
     try {
       await this.#disk.replaceFile(this.#path, this.#document())
     } catch (error) {
       this.#changed = true
-      this.#onError(error instanceof Error ? error : new Error(String(error)))
+      this.#failure = error instanceof Error ? error : new Error(String(error))
+      this.#onError(this.#failure)
     }
   }
 
@@ -212,10 +291,15 @@ export class Refs {
         },
       }
     })
+    const pins = this.pins.map(({ reference, descriptor, at }): Entry => {
+      const { mediaType, digest, size } = descriptor
+      const notes = { [annotations.pinned]: reference, [annotations.pinnedAt]: new Date(at).toISOString() }
+      return { mediaType, digest, size, annotations: notes }
+    })
     const index = {
       schemaVersion: 2,
       mediaType: 'application/vnd.oci.image.index.v1+json',
-      manifests: [...entries, ...this.#foreign],
+      manifests: [...entries, ...pins, ...this.#foreign],
     }
     return `${JSON.stringify(index, null, 1)}\n`
   }
@@ -227,24 +311,37 @@ function isTagOf(reference: string, name: Name): boolean {
   return reference.startsWith(repository) && reference[repository.length] === ':'
 }
 
-/** The tag that an entry of `index.json` stands for, if it is one that Shoal wrote. */
-function tagOf(entry: unknown): Tag | undefined {
+/** An entry that has annotations, of an image that can be held. */
+function readEntry(
+  entry: unknown,
+): { readonly descriptor: Descriptor; readonly note: Readonly<Record<string, unknown>> } | undefined {
   if (typeof entry !== 'object' || entry === null || !('annotations' in entry)) return undefined
   const { mediaType, digest, size, annotations: notes } = entry as Partial<Record<keyof Entry, unknown>>
-  if (typeof notes !== 'object' || notes === null) return undefined
-  const note = notes as Readonly<Record<string, unknown>>
+  if (typeof notes !== 'object' || notes === null || typeof size !== 'number') return undefined
+  if (typeof mediaType !== 'string' || typeof digest !== 'string' || !isDigest(digest)) return undefined
+  return { descriptor: { mediaType, digest, size }, note: notes as Readonly<Record<string, unknown>> }
+}
+
+/** The tag that an entry of `index.json` stands for, if it is one that Shoal wrote. */
+function tagOf(entry: unknown): Tag | undefined {
+  const { descriptor, note = {} } = readEntry(entry) ?? {}
   const [reference, seenAt, from] = [note[annotations.reference], note[annotations.seenAt], note[annotations.seenFrom]]
   const at = typeof seenAt === 'string' ? Date.parse(seenAt) : Number.NaN
-  if (typeof reference !== 'string' || typeof from !== 'string' || Number.isNaN(at)) return undefined
-  if (typeof mediaType !== 'string' || typeof digest !== 'string' || !isDigest(digest)) return undefined
-  if (typeof size !== 'number') return undefined
+  if (!descriptor || typeof reference !== 'string' || typeof from !== 'string' || Number.isNaN(at)) return undefined
   try {
     const { name, tag } = parseReference(reference)
     const visibility = note[annotations.visibility] === 'public' ? 'public' : 'private'
-    return tag === undefined
-      ? undefined
-      : { name, tag, sighting: { descriptor: { mediaType, digest, size }, at, from, visibility } }
+    return tag === undefined ? undefined : { name, tag, sighting: { descriptor, at, from, visibility } }
   } catch {
     return undefined
   }
+}
+
+/** The pin that it stands for. */
+function pinOf(entry: unknown): Pin | undefined {
+  const { descriptor, note = {} } = readEntry(entry) ?? {}
+  const [reference, pinnedAt] = [note[annotations.pinned], note[annotations.pinnedAt]]
+  const at = typeof pinnedAt === 'string' ? Date.parse(pinnedAt) : Number.NaN
+  if (!descriptor || typeof reference !== 'string' || Number.isNaN(at)) return undefined
+  return { reference, descriptor, at }
 }

@@ -211,7 +211,7 @@ test('a transfer that was parked is gone on with after it is opened again', asyn
   const rest = second.lease({ start: 150_000, end: blob.length })
   await rest.write(blob.subarray(150_000))
   await rest.close()
-  assert.equal(await world.store.verify(second), { matches: true, resumed: false })
+  assert.equal(await world.store.verify(second), { matches: true, stored: true, resumed: false })
   assert.ok((await world.get(digest))?.equals(blob))
 })
 
@@ -279,6 +279,24 @@ test('a failing write to the index is no stored blob', async () => {
   world.disk.before = () => {}
   await transfer.park(new Error('no space left on device'))
   assert.is(world.store.sizeOf(digest), undefined)
+})
+
+test('a manifest that there was no room for is stored when it is asked for again, and there is', async () => {
+  await using world = await World.open()
+  let room = false
+  world.store.keepRoom({ make: async () => {}, admits: async () => room })
+  const transfer = world.store.begin(digestOf(manifest))
+  await transfer.begin(manifest.length)
+  const lease = transfer.lease({ start: 0, end: manifest.length })
+  await lease.write(manifest)
+  await lease.close()
+  assert.not((await world.store.verify(transfer, mediaTypes.ociManifest)).stored)
+  assert.equal(world.store.held, { blobs: 0, bytes: 0 })
+  room = true
+  const stored = new Promise<void>(resolve => world.store.onChange(() => resolve()))
+  assert.ok(world.store.hotManifest(digestOf(manifest))?.bytes.equals(manifest))
+  await stored
+  assert.ok((await world.get(digestOf(manifest)))?.equals(manifest))
 })
 
 test.run()

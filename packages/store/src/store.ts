@@ -1,4 +1,4 @@
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import type { ByteRange } from '@shoal/oci/byte-range'
 import { algorithmOf, type Digest, DigestHasher, digestOf } from '@shoal/oci/digest'
@@ -9,13 +9,17 @@ import { type BlobRecord, Index, IndexError } from './index.ts'
 import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
 import { fill, type Reader } from './reader.ts'
-import { Refs } from './refs.ts'
-import { Transfer } from './transfer.ts'
+import { Refs, type Sighting } from './refs.ts'
+import type { Room } from './room.ts'
+import { Transfer, type Verdict } from './transfer.ts'
 import { Visibilities } from './visibility.ts'
 import { WrongParts } from './wrong-parts.ts'
 
 /** Manifests that are kept in memory, in bytes. */
 const manifestMemory = 32 * 1024 * 1024
+
+/** How often it is tried to store a manifest that has only passed through, in ms. */
+const keepEvery = 2000
 
 /** Thrown when the store cannot be opened: `LOCKED` if another daemon has it, `UNUSABLE` for the rest. */
 export class StoreError extends Error {
@@ -56,6 +60,15 @@ export type StoreOptions = {
   readonly onWarning: (message: string) => void
 }
 
+/** What was found in the data folder. */
+type Opened = {
+  readonly layout: Layout
+  readonly index: Index
+  readonly refs: Refs
+  readonly blobs: Map<Digest, BlobRecord>
+  readonly parked: Map<Digest, number>
+}
+
 /** Content on disk, what tags were seen to be, and what is arriving. */
 export class Store {
   readonly refs: Refs
@@ -71,6 +84,15 @@ export class Store {
   readonly #opened = new Set<OpenBlob>()
   /** Files that are being moved to quarantine. */
   readonly #moving = new Map<Digest, Promise<boolean>>()
+  /** Files that are being removed. */
+  readonly #leaving = new Map<Digest, Promise<void>>()
+  /** Transfers that have ended and are still being read. */
+  readonly #lingering = new Set<Transfer>()
+  /** What transfers have left to go on from: the length of the file in bytes. The oldest first. */
+  readonly #parked: Map<Digest, number>
+  #room: Room | undefined
+  /** When it was tried last to store something that has only passed through, in ms. */
+  #keptAt = Number.NEGATIVE_INFINITY
   readonly #manifests = new Map<Digest, HeldManifest>()
   readonly #wrongParts = new WrongParts()
   readonly #listeners = new Set<{ changed(digest: Digest, change: 'stored' | 'dropped'): void }>()
@@ -79,13 +101,11 @@ export class Store {
   #bytes = 0
   #rechecks = 0
 
-  private constructor(
-    { disk = nodeDisk, onWarning }: StoreOptions,
-    { layout, index, refs, blobs }: { layout: Layout; index: Index; refs: Refs; blobs: Map<Digest, BlobRecord> },
-  ) {
+  private constructor({ disk = nodeDisk, onWarning }: StoreOptions, { layout, index, refs, blobs, parked }: Opened) {
     this.#disk = disk
     this.#layout = layout
     this.#blobs = blobs
+    this.#parked = parked
     this.#onWarning = onWarning
     this.index = index
     this.refs = refs
@@ -106,14 +126,17 @@ export class Store {
       const opened = await openIndex(layout, disk, onWarning)
       index = opened.index
       const blobs = await reconcile(layout, disk, index, opened.known)
-      await removeLooseParts(layout, disk, blobs)
-      const refs = await Refs.open(
-        layout.indexFile,
+      const parked = await parkedParts(layout, disk, blobs)
+      const { index: known } = opened
+      const refs = await Refs.open({
+        path: layout.indexFile,
         disk,
-        digest => blobs.has(digest),
-        error => onWarning(error.message),
-      )
-      return new Store(options, { layout, index, refs, blobs })
+        holds: digest => blobs.has(digest),
+        onError: error => onWarning(error.message),
+        onRemoved: reference => void known.forget(reference).catch(() => {}),
+      })
+      for (const [reference, sighting] of opened.remembered) refs.remember(reference, sighting)
+      return new Store(options, { layout, index, refs, blobs, parked })
     } catch (error) {
       await index?.close()
       if (error instanceof IndexError && error.code === 'LOCKED')
@@ -146,6 +169,27 @@ export class Store {
   /** Every blob that is held now, and what is known of it. */
   get blobs(): readonly (readonly [Digest, BlobRecord])[] {
     return [...this.#blobs]
+  }
+
+  /** What transfers have left to go on from, the oldest first: bytes of the disk that each takes up at most. */
+  get parked(): ReadonlyMap<Digest, number> {
+    return this.#parked
+  }
+
+  /** What is being read, or arrives. */
+  get inUse(): ReadonlySet<Digest> {
+    const inUse = new Set(this.#transfers.keys())
+    for (const { digest } of this.#opened) inUse.add(digest)
+    for (const transfer of this.#lingering) {
+      if (transfer.deserted) this.#lingering.delete(transfer)
+      else inUse.add(transfer.digest)
+    }
+    return inUse
+  }
+
+  /** Has somebody see to it that there is room for what arrives. */
+  keepRoom(room: Room): void {
+    this.#room = room
   }
 
   /** Whether something is being read for others than {@link recheck}, or arrives. */
@@ -226,7 +270,25 @@ export class Store {
     if (!hot) return undefined
     this.#manifests.delete(digest)
     this.#manifests.set(digest, hot)
+    if (!this.#blobs.has(digest)) void this.#keep(digest, hot)
     return hot
+  }
+
+  /** Stores a manifest that has only passed through: there may be room for it by now. */
+  async #keep(digest: Digest, { bytes, manifest }: HeldManifest): Promise<void> {
+    if (this.#transfers.has(digest) || performance.now() - this.#keptAt < keepEvery) return
+    this.#keptAt = performance.now()
+    const transfer = this.begin(digest)
+    try {
+      await transfer.begin(bytes.length)
+      transfer.offered(undefined)
+      const lease = transfer.lease({ start: 0, end: bytes.length })
+      await lease.write(bytes)
+      await lease.close()
+      await this.verify(transfer, manifest.mediaType)
+    } catch (error) {
+      await transfer.park(error instanceof Error ? error : new Error(String(error))).catch(() => {})
+    }
   }
 
   /** A manifest that is held; undefined if it is not, or is no manifest. */
@@ -242,8 +304,7 @@ export class Store {
       const held = { bytes, manifest: parseManifest(bytes, record.mediaType) }
       // It may have come as a blob, for all that was known then.
       if (record.mediaType === undefined) {
-        this.#blobs.set(digest, await this.index.addBlob(digest, record.size, held.manifest))
-        this.#learned(digest, held.manifest)
+        await this.#relearn(digest, record.size, held.manifest)
       }
       this.#remember(digest, held)
       return held
@@ -255,7 +316,7 @@ export class Store {
     }
   }
 
-  /** Calls `changed` when a blob has been stored, or is held no longer. */
+  /** Calls `changed` when a blob has been stored, or turns out to be a manifest, or is held no longer. */
   onChange(changed: (digest: Digest, change: 'stored' | 'dropped') => void): Disposable {
     // One that is given twice is called twice, and each can be disposed of by itself.
     const listener = { changed }
@@ -270,9 +331,19 @@ export class Store {
 
   /** Begins the transfer of a blob. There must be none. */
   begin(digest: Digest): Transfer {
-    const transfer = new Transfer(digest, size => Ingest.open(this.#disk, this.#layout, digest, size))
+    const transfer = new Transfer(digest, async size => {
+      // Nothing of what is removed now may be taken for what is about to arrive.
+      await this.#leaving.get(digest)
+      await this.#room?.make(digest, size)
+      this.#parked.delete(digest)
+      return Ingest.open(this.#disk, this.#layout, digest, size)
+    })
     this.#transfers.set(digest, transfer)
-    void transfer.settled.then(() => this.#transfers.delete(digest))
+    void transfer.settled.then(({ stored }) => {
+      this.#transfers.delete(digest)
+      if (!transfer.deserted) this.#lingering.add(transfer)
+      if (!stored) void this.#lookForPart(digest)
+    })
     return transfer
   }
 
@@ -281,18 +352,66 @@ export class Store {
    * is told soon. Of what only passes through, a manifest is remembered for a while.
    * @param contentType what the registry called it, if it is a manifest
    */
-  async verify(transfer: Transfer, contentType?: string): Promise<{ matches: boolean; resumed: boolean }> {
+  async verify(transfer: Transfer, contentType?: string): Promise<Verdict> {
     const { digest, size } = transfer
-    const verdict = await transfer.verify(
-      () => this.#add(digest, size!, contentType),
-      bytes => {
-        const manifest = bytes && contentType !== undefined ? manifestIn(bytes, contentType) : undefined
+    const verdict = await transfer.verify({
+      admits: async () =>
+        (await this.#room?.admits(digest, size!, contentType === undefined ? 'blob' : 'manifest')) ?? true,
+      onStored: () => this.#add(digest, size!, contentType),
+      onPassed: async passing => {
+        const bytes = contentType === undefined ? undefined : await passing.bytes()
+        const manifest = bytes && manifestIn(bytes, contentType)
         if (bytes && manifest) this.#remember(digest, { bytes, manifest })
       },
-    )
+    })
     if (verdict.matches)
       for (const part of transfer.takeWrongParts()) this.#wrongParts.compare(part, () => this.open(digest))
     return verdict
+  }
+
+  /**
+   * Removes blobs that are held and that nobody uses, one after another: after power loss, what comes first is not there
+   * without what comes later. What tags were seen to be that go is remembered.
+   * @returns those that were removed
+   */
+  async evict(digests: readonly Digest[]): Promise<readonly Digest[]> {
+    const evicted: Digest[] = []
+    let unsynced: string | undefined
+    for (const digest of digests) {
+      const record = this.#blobs.get(digest)
+      if (!record) continue
+      const path = this.#layout.blob(digest)
+      // What needs it has gone before, for good.
+      if (unsynced !== undefined && record.mediaType === undefined) await this.#disk.syncFolder(unsynced)
+      if (record.mediaType === undefined) unsynced = undefined
+      else unsynced = dirname(path)
+      for (const [reference, sighting] of this.refs.sightingsOf(digest)) await this.index.remember(reference, sighting)
+      // It may be wanted again by now, or be on its way.
+      if (this.#blobs.get(digest) !== record || this.#moving.has(digest) || this.inUse.has(digest)) continue
+      this.#forget(digest, record)
+      evicted.push(digest)
+      await this.#leave(digest, async () => {
+        await this.#disk.remove(path)
+        await this.visibilities.forget(digest)
+      })
+    }
+    if (unsynced !== undefined) await this.#disk.syncFolder(unsynced)
+    return evicted
+  }
+
+  /** Removes what a transfer has left to go on from. */
+  async evictParked(digest: Digest): Promise<void> {
+    if (this.#transfers.has(digest) || !this.#parked.delete(digest)) return
+    await this.#leave(digest, async () => {
+      await this.#disk.remove(this.#layout.partState(digest))
+      await this.#disk.remove(this.#layout.part(digest))
+    })
+  }
+
+  /** Removes the files in quarantine. */
+  async emptyQuarantine(): Promise<void> {
+    const folder = this.#layout.quarantineFolder
+    for (const name of await this.#disk.list(folder)) await this.#disk.remove(join(folder, name))
   }
 
   /** What is arriving now. */
@@ -369,21 +488,46 @@ export class Store {
     if (this.#blobs.get(digest) !== record) return undefined
     const where = loss.quarantined ? ', and its file is in quarantine' : ''
     this.#onWarning(`${digest} ${problems[problem]}; it will be fetched again${where}`)
-    this.#blobs.delete(digest)
-    this.#sound.delete(digest)
-    this.#bytes -= record.size
-    this.#manifestBytes -= this.#manifests.get(digest)?.bytes.length ?? 0
-    this.#manifests.delete(digest)
     for (const opened of this.#opened) {
       if (opened.digest !== digest) continue
       this.#opened.delete(opened)
       // A file without a name is still the one that was stored.
       if (problem !== 'missing') opened.fail(loss)
     }
-    this.refs.dropped(digest)
-    this.#tell(digest, 'dropped')
+    this.#forget(digest, record)
     await this.index.removeBlob(digest)
     return loss
+  }
+
+  /** Holds a blob no longer. */
+  #forget(digest: Digest, record: BlobRecord): void {
+    this.#blobs.delete(digest)
+    this.#sound.delete(digest)
+    this.#bytes -= record.size
+    this.#manifestBytes -= this.#manifests.get(digest)?.bytes.length ?? 0
+    this.#manifests.delete(digest)
+    this.refs.dropped(digest)
+    this.#tell(digest, 'dropped')
+  }
+
+  /** Removes files of a digest; whoever wants to make new ones waits. */
+  async #leave(digest: Digest, remove: () => Promise<void>): Promise<void> {
+    const leaving = remove()
+    this.#leaving.set(
+      digest,
+      leaving.catch(() => {}),
+    )
+    try {
+      await leaving
+    } finally {
+      this.#leaving.delete(digest)
+    }
+  }
+
+  /** Notes what a transfer that has ended left in its part file. */
+  async #lookForPart(digest: Digest): Promise<void> {
+    const size = await this.#disk.sizeOf(this.#layout.part(digest)).catch(() => undefined)
+    if (size !== undefined && !this.#transfers.has(digest) && !this.#blobs.has(digest)) this.#parked.set(digest, size)
   }
 
   /** Puts right what the index has of a manifest, if that is not what its bytes say. */
@@ -395,8 +539,14 @@ export class Store {
     const { manifest } = held
     if (record.mediaType === manifest.mediaType && isDeepStrictEqual(this.index.manifest(digest), manifest)) return
     this.#onWarning(`the index had something else of ${digest} than what it says; it has been put right`)
-    this.#blobs.set(digest, await this.index.addBlob(digest, record.size, manifest))
+    await this.#relearn(digest, record.size, manifest)
+  }
+
+  /** Notes what a manifest says that is held as something else. */
+  async #relearn(digest: Digest, size: number, manifest: Manifest): Promise<void> {
+    this.#blobs.set(digest, await this.index.addBlob(digest, size, manifest))
     this.#learned(digest, manifest)
+    this.#tell(digest, 'stored')
   }
 
   #remember(digest: Digest, held: HeldManifest): void {
@@ -515,12 +665,14 @@ async function readAll(blob: HeldBlob): Promise<Buffer> {
   }
 }
 
-/** Opens the index, and reads which blobs it knows. */
-async function openIndex(
-  layout: Layout,
-  disk: Disk,
-  onWarning: (message: string) => void,
-): Promise<{ index: Index; known: Map<Digest, BlobRecord> }> {
+/** The index, which blobs it knows, and what tags were seen to be of images that have gone. */
+type ReadIndex = {
+  readonly index: Index
+  readonly known: Map<Digest, BlobRecord>
+  readonly remembered: ReadonlyMap<string, Sighting>
+}
+
+async function openIndex(layout: Layout, disk: Disk, onWarning: (message: string) => void): Promise<ReadIndex> {
   try {
     return await readIndex(layout)
   } catch (error) {
@@ -532,10 +684,10 @@ async function openIndex(
   }
 }
 
-async function readIndex({ indexFolder }: Layout): Promise<{ index: Index; known: Map<Digest, BlobRecord> }> {
+async function readIndex({ indexFolder }: Layout): Promise<ReadIndex> {
   const index = await Index.open(indexFolder)
   try {
-    return { index, known: new Map(await index.blobs()) }
+    return { index, known: new Map(await index.blobs()), remembered: await index.remembered() }
   } catch (cause) {
     await index.close()
     throw new IndexError('INDEX_BROKEN', `${indexFolder} cannot be read`, { cause })
@@ -607,15 +759,26 @@ function manifestIn(bytes: Buffer, contentType?: string): Manifest | undefined {
   }
 }
 
-/** Removes parts of what is held, or that nothing is known of, and files that a replacement left when it was cut off. */
-async function removeLooseParts(layout: Layout, disk: Disk, blobs: ReadonlyMap<Digest, BlobRecord>): Promise<void> {
+/**
+ * The lengths in bytes of the parts that transfers can go on from. Removes parts of what is held, or that nothing is
+ * known of, and files that a replacement left when it was cut off.
+ */
+async function parkedParts(
+  layout: Layout,
+  disk: Disk,
+  blobs: ReadonlyMap<Digest, BlobRecord>,
+): Promise<Map<Digest, number>> {
   const names = await disk.list(layout.ingestFolder)
   const present = new Set(names)
+  const parked = new Map<Digest, number>()
   for (const name of names) {
     const loose = name.endsWith('.part')
       ? !present.has(name.replace(/part$/, 'json'))
       : name.endsWith('.new') || !present.has(name.replace(/json$/, 'part'))
-    const held = blobs.has(name.replace('-', ':').replace(/\.[a-z]+$/, '') as Digest)
-    if (loose || held) await disk.remove(join(layout.ingestFolder, name))
+    const digest = name.replace('-', ':').replace(/\.[a-z]+$/, '') as Digest
+    const path = join(layout.ingestFolder, name)
+    if (loose || blobs.has(digest)) await disk.remove(path)
+    else if (name.endsWith('.part')) parked.set(digest, (await disk.sizeOf(path)) ?? 0)
   }
+  return parked
 }

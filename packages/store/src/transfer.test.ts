@@ -10,7 +10,7 @@ import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
 import type { Lease } from './lease.ts'
 import { type Giver, SourceError } from './source.ts'
-import { Transfer } from './transfer.ts'
+import { Transfer, type Verdict } from './transfer.ts'
 
 const blob = randomBytes(1_500_000)
 const digest = digestOf(blob)
@@ -25,6 +25,7 @@ class World implements AsyncDisposable {
   wanted = 0
   deserted = 0
   passed: Buffer | 'large' | undefined
+  admits = true
 
   private constructor(disk: WatchedDisk, layout: Layout, digest: Digest) {
     this.disk = disk
@@ -45,13 +46,14 @@ class World implements AsyncDisposable {
     return world
   }
 
-  verify(): Promise<{ matches: boolean; resumed: boolean }> {
-    return this.transfer.verify(
-      async () => {},
-      bytes => {
-        this.passed = bytes ?? 'large'
+  verify(): Promise<Verdict> {
+    return this.transfer.verify({
+      admits: async () => this.admits,
+      onStored: async () => {},
+      onPassed: async passing => {
+        this.passed = (await passing.bytes()) ?? 'large'
       },
-    )
+    })
   }
 
   /** Ends the transfer, and checks that no file is left open. */
@@ -117,7 +119,7 @@ test('readers of any range, at any pace, get its bytes while any number of lease
         await Promise.all(filling)
         for (let gap: ByteRange | undefined; (gap = transfer.unleased()); ) await fill(transfer.lease(gap), piece)
         assert.ok(transfer.complete)
-        assert.equal(await world.verify(), { matches: true, resumed: false })
+        assert.equal(await world.verify(), { matches: true, stored: true, resumed: false })
         for (const [i, bytes] of (await Promise.all(reading)).entries())
           assert.ok(bytes.equals(blob.subarray(ranges[i]!.start, ranges[i]!.end)))
         assert.ok((await world.disk.readFile(world.layout.blob(digest))).equals(blob))
@@ -176,7 +178,7 @@ test('after a wrong digest readers that had bytes fail, and the others get the r
     10,
   )
   const waiting = readAll(transfer.read({ start: blob.length - 100, end: blob.length }))
-  assert.equal(await world.verify(), { matches: false, resumed: false })
+  assert.equal(await world.verify(), { matches: false, stored: false, resumed: false })
   assert.instance(await failure(started.read(Buffer.alloc(10))), SourceError)
   started.close()
   assert.is(transfer.have.total, 0)
@@ -485,6 +487,20 @@ test('readers that stay after the end can read on, and the last one closes the f
   assert.ok((await readAll(slow)).equals(blob))
   await quiet()
   assert.is(disk.openFiles, 0)
+})
+
+test('what is not to be kept is verified, read to its end, and leaves no file', async () => {
+  await using world = await World.begun()
+  const { transfer } = world
+  world.admits = false
+  const reading = readAll(transfer.read(whole), blob.length)
+  await fill(transfer.lease(whole), 100_000)
+  assert.equal(await world.verify(), { matches: true, stored: false, resumed: false })
+  assert.ok((await reading).equals(blob))
+  assert.ok(blob.equals(world.passed as Buffer))
+  assert.equal(await transfer.settled, { stored: false })
+  for (const path of [world.layout.blob(digest), world.layout.part(digest), world.layout.partState(digest)])
+    assert.is(await world.disk.sizeOf(path), undefined)
 })
 
 test.run()

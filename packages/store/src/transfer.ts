@@ -26,6 +26,18 @@ const mostWrongParts = 3
 /** Neither stored nor an error: it was verified, and has passed through. */
 export type Settled = { readonly stored: boolean; readonly error?: Error }
 
+/** `resumed`: whether some of the bytes that did not match came from an earlier run. */
+export type Verdict = { readonly matches: boolean; readonly stored: boolean; readonly resumed: boolean }
+
+export type VerifyOptions = {
+  /** Whether the blob is to be kept. */
+  readonly admits: () => Promise<boolean>
+  /** Records it, after its file has its name and before readers get the last bytes. */
+  readonly onStored: () => Promise<void>
+  /** Is told instead if it is not kept; gives all of it if it is small. */
+  readonly onPassed: (passing: { bytes(): Promise<Buffer | undefined> }) => Promise<void>
+}
+
 /** Who fills a transfer. */
 export interface Filler {
   /** A reader waits for the byte at `position`. */
@@ -53,6 +65,8 @@ export class Transfer {
   #sized = Promise.withResolvers<number>()
   #holds = 0
   #part: Ingest | Passage | undefined
+  /** Resolves when the part file that is being opened is there, or is not to be. */
+  #opening: Promise<void> | undefined
   /** In bytes, as the last offer told. */
   #announced = 0
   #filler: Filler | undefined
@@ -153,6 +167,18 @@ export class Transfer {
    * @throws DiskError if there can be no part file; see {@link passOn}
    */
   async begin(size: number): Promise<void> {
+    // Several may learn of the size at once.
+    while (this.#opening) await this.#opening
+    const opening = this.#begin(size)
+    this.#opening = opening.catch(() => {})
+    try {
+      await opening
+    } finally {
+      this.#opening = undefined
+    }
+  }
+
+  async #begin(size: number): Promise<void> {
     const before = this.#part
     if (before?.size === size) return
     if (before && this.#leases.size > 0)
@@ -170,7 +196,13 @@ export class Transfer {
       this.wake()
       await discard(before)
     }
-    this.#part = await this.#open(size)
+    const part = await this.#open(size)
+    if (this.#state === 'open') {
+      this.#part = part
+      return
+    }
+    await part.close()
+    throw new SourceError('revoked', 'the transfer has ended')
   }
 
   /**
@@ -334,26 +366,25 @@ export class Transfer {
    * Checks the digest of a complete transfer. If it matches, the blob is stored and the transfer settles. If not, all
    * is thrown away and the transfer begins anew: readers that have had bytes fail, the others wait on. Who gave all of it
    * is told; of several, {@link takeWrongParts} lets find out later who was wrong.
-   * @param onStored records the blob, after its file has its name and before readers get the last bytes
-   * @param onPassed is told instead if it was not to be stored; with all of it if it is small
-   * @returns what happened; `resumed` is whether some of the wrong bytes came from an earlier run
    * @throws DiskError if the blob could not be stored; see {@link passOn}
    */
-  async verify(
-    onStored: () => Promise<void>,
-    onPassed: (bytes: Buffer | undefined) => void,
-  ): Promise<{ matches: boolean; resumed: boolean }> {
+  async verify({ admits, onStored, onPassed }: VerifyOptions): Promise<Verdict> {
     const part = this.#part
     if (!part || this.#state !== 'open') throw new SourceError('revoked', 'the transfer has ended')
     if (await part.verify()) {
-      if (part instanceof Ingest) {
+      const stored = part instanceof Ingest && (await admits())
+      if (stored) {
         await part.commit()
         await onStored()
-      } else onPassed(await part.bytes())
-      this.#end('verified', { stored: part instanceof Ingest })
+      } else {
+        await onPassed(part)
+        // Without its name; who reads it has it open.
+        if (part instanceof Ingest) await part.discard().catch(() => {})
+      }
+      this.#end('verified', { stored })
       for (const { giver, size } of this.#claims)
         if (size !== part.size) giver.wrong(`said that ${part.digest} has ${size} bytes, and it has ${part.size}`)
-      return { matches: true, resumed: false }
+      return { matches: true, stored, resumed: false }
     }
     this.#suspect = true
     const error = new SourceError('broken', `what arrived for ${this.digest} does not have that digest`)
@@ -372,7 +403,7 @@ export class Transfer {
       .then(() => this.#open(size))
       .catch(() => Passage.open(this.digest, size, undefined, this.#needed))
     this.wake()
-    return { matches: false, resumed: part.resumed > 0 }
+    return { matches: false, stored: false, resumed: part.resumed > 0 }
   }
 
   /**

@@ -71,6 +71,14 @@ export class Visibilities {
     })
   }
 
+  /** Notes that content is gone from the index: whose it was has to be found out anew. */
+  forget(digest: Digest): Promise<void> {
+    return this.#turn(async () => {
+      await this.#index.forgetBlob(digest)
+      this.#spread.clear()
+    })
+  }
+
   /** Calls `published` with what has become public under a name, or was given by a peer. */
   onPublished(published: (name: Name, digests: readonly Digest[], standing: Standing) => void): Disposable {
     const listener = { published }
