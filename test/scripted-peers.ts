@@ -25,6 +25,8 @@ export class ScriptedPeers implements Disposable {
   readonly aborted: string[] = []
   /** What was told of whom, in order: `lacks a`. */
   readonly verdicts: string[] = []
+  /** Who has given all of the blob, in order. */
+  readonly givers: string[] = []
   readonly context: PeersContext
   /** In ms. */
   now = 0
@@ -41,6 +43,7 @@ export class ScriptedPeers implements Disposable {
       holders: asked => (asked === digest ? this.#holders : []),
       client: { get: ({ peerId }, _digest, request) => this.#get(peerId, request) },
       lacks: ({ name }) => void this.verdicts.push(`lacks ${name}`),
+      gaveAll: ({ name }) => void this.givers.push(name),
       suspect: ({ name }) => void this.verdicts.push(`suspect ${name}`),
       ban: ({ name }) => void this.verdicts.push(`ban ${name}`),
       now: () => this.now,

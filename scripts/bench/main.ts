@@ -7,12 +7,14 @@ import { coldBlob } from './cold-blob.ts'
 import { coldImage } from './cold-image.ts'
 import { crowd } from './crowd.ts'
 import { firstByte } from './first-byte.ts'
+import { gossip } from './gossip.ts'
 import { idle } from './idle.ts'
 import { lookup } from './lookup.ts'
 import { memory } from './memory.ts'
 import { peerBlob } from './peer-blob.ts'
 import { peerSmall } from './peer-small.ts'
 import { peersAbout } from './peers-about.ts'
+import { victims } from './victims.ts'
 import { warmBlob } from './warm-blob.ts'
 import { warmManifest } from './warm-manifest.ts'
 
@@ -32,8 +34,10 @@ const benches = {
   'peer-small': peerSmall,
   'peers-about': peersAbout,
   lookup,
+  victims,
   crowd,
   idle,
+  gossip,
   clone,
 }
 

@@ -7,6 +7,7 @@ import {
   decodeCallBack,
   decodeCallBackRequest,
   decodeMessage,
+  decodePopularity,
   decodeTagAnswer,
   decodeTagRequest,
   encodeCallBack,
@@ -67,6 +68,13 @@ const message: fc.Arbitrary<Message> = fc.oneof(
     window: uint,
     age: uint,
   }),
+  fc.record({
+    t: fc.constant('popular' as const),
+    at: uint,
+    rows: fc.array(fc.tuple(fc.stringMatching(/^docker\.io\/[a-z0-9]{1,40}\/[a-z0-9]{1,40}:[a-z0-9]{1,40}$/), uint), {
+      maxLength: 256,
+    }),
+  }),
   fc.record({ t: fc.constantFrom('ping' as const, 'pong' as const), n: uint }),
   fc.record({
     t: fc.constant('errand' as const),
@@ -83,9 +91,12 @@ const decoders: Record<string, (frame: Uint8Array) => unknown> = {
   'tag answer': decodeTagAnswer,
   'call-back request': decodeCallBackRequest,
   'call-back answer': decodeCallBack,
+  popularity: decodePopularity,
 }
 
 const limit = { t: 'limit', key: Buffer.alloc(8), limit: 100, remaining: 9, window: 21_600, age: 0 }
+
+const popular = { t: 'popular', at: 1, rows: [['docker.io/library/nginx:latest', 640]] }
 
 const errand = {
   t: 'errand',
@@ -237,6 +248,15 @@ test('fields that are missing, or not what they must be, are refused', () => {
     'a key as text': { ...limit, key: '12345678' },
     'less than nothing left': { ...limit, remaining: -1 },
     'a limit from the future': { ...limit, age: -1 },
+    'what is popular at no time': { ...popular, at: null },
+    'rows without end': { ...popular, rows: many(257, popular.rows[0]) },
+    'a row without a score': { ...popular, rows: [['docker.io/library/nginx:latest']] },
+    'a row of more than a score': { ...popular, rows: [['docker.io/library/nginx:latest', 1, 2]] },
+    'a score below 0': { ...popular, rows: [['docker.io/library/nginx:latest', -1]] },
+    'half a score': { ...popular, rows: [['docker.io/library/nginx:latest', 0.5]] },
+    'an image that leaves something out': { ...popular, rows: [['nginx', 640]] },
+    'an image that is none': { ...popular, rows: [['docker.io/library/NGINX:latest', 640]] },
+    'an image with a long name': { ...popular, rows: [[`docker.io/a/${'x'.repeat(250)}:${'x'.repeat(251)}`, 640]] },
     'a ping without a number': { t: 'ping' },
     'an errand of a long name': { ...errand, name: 'a'.repeat(513) },
     'an errand of nothing': { ...errand, name: '' },
@@ -263,6 +283,10 @@ test('as much as may be in a message is read', () => {
   assert.ok(decodeMessage(encode(most)))
   const peer = { id: 'x'.repeat(128), addresses: Array.from({ length: 8 }, () => 'x'.repeat(128)) }
   assert.ok(decodeMessage(encode({ t: 'peers', peers: Array.from({ length: 128 }, () => peer) })))
+  const host = `${'x'.repeat(121)}.example`
+  const image = [`${host}/${'x'.repeat(253)}:${'x'.repeat(128)}`, Number.MAX_SAFE_INTEGER]
+  assert.is(String(image[0]).length, 512)
+  assert.ok(decodeMessage(encode({ t: 'popular', at: 1, rows: Array.from({ length: 256 }, () => image) })))
 })
 
 test('a name that every object has a property for is a field like any other', () => {

@@ -2,6 +2,7 @@ import { isTag } from '@shoal/oci/reference'
 import { type DecodeOptions, decode, encode, type Token, Tokenizer, Type } from 'cborg'
 import { z } from 'zod'
 import { prefixLength } from './digest-prefix.ts'
+import { type PopularityFields, popularityFields } from './popularity-message.ts'
 import type { SpreadMessage } from './spread/spread-message.ts'
 import { spreadMessages, spreadWireOf } from './spread-wire.ts'
 import { bytes, digest, peerId, signature, uint } from './wire-field.ts'
@@ -97,6 +98,7 @@ const peerMessage = z.discriminatedUnion('t', [
     /** How long ago that was said, in ms. */
     age: uint,
   }),
+  z.object({ t: z.literal('popular'), ...popularityFields }),
   z.object({ t: z.literal('ping'), n: uint }),
   z.object({ t: z.literal('pong'), n: uint }),
   z.object({
@@ -117,6 +119,7 @@ export type Hello = Extract<Message, { t: 'hello' }>
 export type ErrandMessage = Extract<Message, { t: 'errand' }>
 export type LimitMessage = Extract<Message, { t: 'limit' }>
 export type HoldingsMessage = Extract<Message, { t: 'holdings' }>
+export type PopularMessage = Extract<Message, { t: 'popular' }>
 
 const known: ReadonlySet<string> = new Set(peerMessage.options.map(({ shape }) => shape.t.value))
 
@@ -174,6 +177,17 @@ export function encodeTagAnswer(answer: TagAnswer): Uint8Array {
 
 export function decodeTagAnswer(frame: Uint8Array): TagAnswer {
   return parse(tagAnswer, decodeMap(frame))
+}
+
+const popularity = z.object(popularityFields)
+
+/** What is said of the topic `/shoal/1/popularity`. */
+export function encodePopularity(fields: PopularityFields): Uint8Array {
+  return encode(fields)
+}
+
+export function decodePopularity(bytes: Uint8Array): PopularityFields {
+  return parse(popularity, decodeMap(bytes))
 }
 
 const callBackRequest = z.object({ swarm_port: port, transfer_port: port })

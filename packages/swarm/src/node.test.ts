@@ -11,7 +11,8 @@ const host = '127.0.0.1'
 async function openNode(): Promise<Libp2p> {
   const privateKey = await generateKeyPair('Ed25519')
   const listen = { host, port: 0 }
-  return startNode({ privateKey, listen, psk: undefined, admits: () => true, admitsPeer: () => true })
+  const gossip = { topic: '/test', now: () => performance.now() }
+  return startNode({ privateKey, listen, psk: undefined, admits: () => true, admitsPeer: () => true, gossip })
 }
 
 /** Who is still known to a node that nobody is connected to. */

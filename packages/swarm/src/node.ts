@@ -8,6 +8,7 @@ import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p, type Libp2p } from 'libp2p'
 import { Arrivals } from './arrivals.ts'
 import type { Address } from './dialer.ts'
+import { Gossip, type GossipOptions } from './gossip.ts'
 import { plainAddress } from './lan-address.ts'
 import { boundedYamux } from './muxer.ts'
 
@@ -29,12 +30,18 @@ export type NodeOptions = {
   /** Whether a connection may come from, or go to, an IP address. */
   readonly admits: (host: string) => boolean
   readonly admitsPeer: (peerId: string) => boolean
+  readonly gossip: GossipOptions
 }
 
-/** A libp2p node over TCP, for what peers tell each other. Nothing runs on it by itself: no pings, no identify. */
-export async function startNode({ privateKey, listen, psk, admits, admitsPeer }: NodeOptions): Promise<Libp2p> {
+export type Node = Libp2p<{ gossip: Gossip }>
+
+/**
+ * A libp2p node over TCP, for what peers tell each other. Nothing runs on it by itself: no pings, no identify, and gossip
+ * only with those whom it is told of.
+ */
+export async function startNode({ privateKey, listen, psk, admits, admitsPeer, gossip }: NodeOptions): Promise<Node> {
   const arrivals = new Arrivals()
-  const node = await createLibp2p({
+  const node = await createLibp2p<{ gossip: Gossip }>({
     privateKey,
     addresses: { listen: listenAddresses(listen) },
     transports: [tcp()],
@@ -42,12 +49,14 @@ export async function startNode({ privateKey, listen, psk, admits, admitsPeer }:
     connectionEncrypters: [noise()],
     streamMuxers: [boundedYamux],
     connectionMonitor: { enabled: false },
+    services: { gossip: components => new Gossip(components, gossip) },
     connectionManager: {
       maxConnections: mostConnections,
       inboundConnectionThreshold: connectionsPerSecond,
       maxIncomingPendingConnections: mostPending,
       inboundUpgradeTimeout: connectTime,
       dialTimeout: connectTime,
+      outboundStreamProtocolNegotiationTimeout: connectTime,
       reconnectRetries: 0,
     },
     connectionGater: {

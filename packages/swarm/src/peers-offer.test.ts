@@ -83,6 +83,7 @@ test('one that gives it all is named, measured, and free again', async () => {
   assert.equal(writer.givers, [a])
   assert.equal(writer.sizes, [size])
   assert.equal([w.peers.verdicts, w.peers.aborted], [[], []])
+  assert.equal(w.peers.givers, ['a'])
 })
 
 test('what a peer calls a manifest is not passed on: no digest proves it', async () => {
@@ -120,6 +121,7 @@ test('one after another may be cut', async () => {
   using w = world(100, ...answers, [gives()])
   assert.equal(names((await w.fetch(await w.offer())).givers), ['a', 'b', 'c', 'd'])
   assert.equal(w.peers.verdicts, ['suspect a', 'suspect b', 'suspect c'])
+  assert.equal(w.peers.givers, [])
 })
 
 test('if all are cut, why the last one was is thrown, and what came stays', async () => {

@@ -84,8 +84,10 @@ export class PeersOffer implements Offer {
         hasOthers: () => this.#source.hasOthers(digest, new Set([...this.#avoided, provider])),
         fastest: () => (changes < mostChanges ? this.#fastest(provider) : 0),
       })
+      const first = position
       try {
         await taking.run(signal)
+        if (first === 0 && taking.position === this.size) this.#context.gaveAll(provider, digest)
       } catch (error) {
         signal.throwIfAborted()
         if (!(error instanceof SourceError)) throw error

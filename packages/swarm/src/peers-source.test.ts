@@ -70,6 +70,7 @@ sourceConformance(conformance, async blobs => {
       holders: digest => (held.has(digest) ? [{ provider, address: { host: '127.0.0.1', port } }] : []),
       client: peerClient,
       lacks: () => {},
+      gaveAll: () => {},
       suspect: () => {},
       ban: () => {},
       now: () => performance.now(),

@@ -18,6 +18,8 @@ export type PeersContext = {
   readonly client: Pick<PeerClient, 'get'>
   /** It announced the content, and does not have it. */
   readonly lacks: (provider: Provider, digest: Digest) => void
+  /** It gave all of it, from the first byte to the last; that is still to be verified. */
+  readonly gaveAll: (provider: Provider, digest: Digest) => void
   /** It does not answer: it may be gone. */
   readonly suspect: (provider: Provider) => void
   /** It did what no peer does that keeps to the protocol. */

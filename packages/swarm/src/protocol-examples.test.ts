@@ -52,6 +52,12 @@ const limit: Message = {
   age: 40,
 }
 
+const popular: Message = {
+  t: 'popular',
+  at: 1_750_000_000_000,
+  rows: [['docker.io/library/alpine:latest', 185_219]],
+}
+
 const ask: Message = {
   t: 'ask',
   digest: empty,
@@ -142,6 +148,7 @@ test('the examples of docs/protocol.md are what the code makes', async () => {
     holdings: frameOf(change),
     'limit key': hex(limit.key),
     limit: frameOf(limit),
+    popular: frameOf(popular),
     ask: frameOf(ask),
     have: frameOf(have()),
     record: hex(record),

@@ -30,6 +30,7 @@ class Other implements AsyncDisposable {
         psk: undefined,
         admits: () => true,
         admitsPeer: () => true,
+        gossip: { topic: '/test', now: () => performance.now() },
       }),
     )
     await other.node.handle(protocol, stream => void other.accepted.push(stream))

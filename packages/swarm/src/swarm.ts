@@ -6,7 +6,6 @@ import type { Disk } from '@shoal/store/disk'
 import type { Sharing } from '@shoal/store/sharing'
 import type { Source, Want } from '@shoal/store/source'
 import type { HeldBlob } from '@shoal/store/store'
-import type { Libp2p } from 'libp2p'
 import { Announcer } from './announcer.ts'
 import { type CallBack, CallBacks } from './call-back.ts'
 import { CertificateHolder } from './certificate.ts'
@@ -23,15 +22,18 @@ import { Member } from './member.ts'
 import { isSpreadMessage, type LimitMessage, type Message } from './message.ts'
 import type { Network } from './network.ts'
 import { NetworkWatch } from './network-watch.ts'
-import { dial, hostOf, mostPeers, multiaddrOf, portOf, startNode } from './node.ts'
+import { dial, hostOf, mostPeers, multiaddrOf, type Node, portOf, startNode } from './node.ts'
 import type { Pace } from './pace.ts'
 import { type Ban, PeerBook } from './peer-book.ts'
 import { PeerClient } from './peer-client.ts'
 import { PeerServer } from './peer-server.ts'
 import { PeersSource } from './peers-source.ts'
+import { type PopularityExchange, PopularityGossip, popularityTopic } from './popularity-gossip.ts'
 import { Provider } from './provider.ts'
+import { Replicas } from './replicas.ts'
 import { Session } from './session.ts'
 import { isSignedBy, signerOf } from './signature.ts'
+import { coordinatorsOf } from './spread/coordinators.ts'
 import { TagRecords, type TagRecordsOptions } from './tag-records.ts'
 
 /** What two peers tell each other all the time. */
@@ -39,6 +41,9 @@ const protocol = '/shoal/1/peer'
 
 /** Among the features of a peer: it shares downloads that are under way. */
 const spreading = 'spread'
+
+/** Among the features of a peer: it hears what is pulled elsewhere. */
+const hearing = 'popularity'
 
 /** How long one who has left may still fetch, in ms: it may just be connecting anew. */
 const grace = 30_000
@@ -109,6 +114,8 @@ export type SwarmOptions = {
   readonly errand: (want: Want) => Promise<void>
   /** What registries were heard to say of their limits of pulls: what to tell who joins. @default nothing */
   readonly limits?: () => readonly LimitMessage[]
+  /** What peers hear of what is pulled here, if anything is given to them, and what this machine hears. @default nothing */
+  readonly popularity?: PopularityExchange
   readonly maxUploads: number
   readonly uploadPace: Pace | undefined
   /** Why nothing is given now, over the interface of `localAddress`; undefined if it is. */
@@ -132,9 +139,10 @@ export class Swarm implements AsyncDisposable {
   readonly downloads: PeerDownloads
   readonly tags: TagRecords
   readonly #options: SwarmOptions
-  readonly #node: Libp2p
+  readonly #node: Node
   readonly #book: PeerBook
   readonly #holdings: Holdings
+  readonly #replicas: Replicas
   readonly #members = new Map<string, Member>()
   readonly #providers = new Map<string, Provider>()
   /** When those who were members left. */
@@ -146,6 +154,7 @@ export class Swarm implements AsyncDisposable {
   readonly #watch: NetworkWatch
   readonly #callBacks: CallBacks
   readonly #errands: Errands
+  readonly #popularity: PopularityGossip | undefined
   readonly #abort = new AbortController()
   #discovery: Discovery | undefined
   #transferPort = 0
@@ -168,6 +177,7 @@ export class Swarm implements AsyncDisposable {
       psk: options.network.psk,
       admits: host => swarm?.admits(host) ?? isLanAddress(host),
       admitsPeer: id => !book.isBanned(id),
+      gossip: { topic: popularityTopic, now: options.now },
     })
     try {
       swarm = new Swarm(options, node, identity.peerId, book, certificate)
@@ -181,7 +191,7 @@ export class Swarm implements AsyncDisposable {
 
   private constructor(
     options: SwarmOptions,
-    node: Libp2p,
+    node: Node,
     peerId: string,
     book: PeerBook,
     certificate: CertificateHolder,
@@ -204,7 +214,10 @@ export class Swarm implements AsyncDisposable {
       now,
       admits: id => this.#mayFetch(id),
       admitsAddress: host => this.admits(host),
-      open: async digest => (sharing?.has(digest) ? open(digest) : undefined),
+      open: async digest => {
+        const held = sharing?.has(digest) ? await open(digest) : undefined
+        return held && { ...held, blob: this.#replicas.watch(held.blob) }
+      },
       openChunk: (peer, digest, chunk, has) => this.downloads.openChunk(peer, digest, chunk, has),
       maxUploads: options.maxUploads,
       ...(options.uploadPace && { pace: options.uploadPace }),
@@ -233,13 +246,16 @@ export class Swarm implements AsyncDisposable {
       client: this.#client,
       lacks: (provider: Provider, digest: Digest) => {
         this.#holdings.lacks(provider.id, digest)
+        this.#replicas.lacks(provider.id, digest)
         provider.lacked()
       },
+      gaveAll: (provider: Provider, digest: Digest) => this.#replicas.gaveAll(provider.id, digest),
       suspect: (provider: Provider) => this.#members.get(provider.id)?.session.ping(2000),
       ban: (provider: Provider, reason: string) => void this.#ban(provider.id, reason, null),
       now,
       random,
     }
+    this.#replicas = new Replicas({ ...peers, self: peerId, open: async digest => (await open(digest))?.blob })
     this.source = new PeersSource(peers, 'impatient')
     this.lastResort = new PeersSource(peers, 'patient')
     this.downloads = new PeerDownloads({
@@ -266,6 +282,21 @@ export class Swarm implements AsyncDisposable {
       ban: (id, reason, ms) => void this.#ban(id, reason, ms),
     })
     this.#errands = new Errands({ run: options.errand, now })
+    const { popularity } = options
+    this.#popularity =
+      popularity &&
+      new PopularityGossip({
+        ...popularity,
+        // Who gives nothing tells nothing, either.
+        rows: () => (sharing ? popularity.rows() : []),
+        heard: (peer, told) => popularity.heard(peer, told),
+        publish: bytes => void node.services.gossip.publish(bytes).catch(error => events.warning(String(error))),
+        connected: () => this.#members.size,
+        isMember: id => this.#members.has(id),
+        now,
+        clock,
+        random,
+      })
     this.#callBacks = new CallBacks({ admits: host => this.admits(host), now })
     this.tags = new TagRecords({
       ...options.tags,
@@ -298,6 +329,8 @@ export class Swarm implements AsyncDisposable {
       maxInboundStreams: 32,
       maxOutboundStreams: 32,
     })
+    const popularity = this.#popularity
+    if (popularity) this.#node.services.gossip.listen(said => popularity.judge(said))
     this.#node.addEventListener('connection:open', ({ detail }) => this.#expectSession(detail))
     this.#watch.on('changed', () => this.#hurry())
     this.#watch.on('woke', () => this.#hurry())
@@ -340,6 +373,10 @@ export class Swarm implements AsyncDisposable {
   /** How many peers are connected. */
   get connected(): number {
     return this.#members.size
+  }
+
+  isConnected(peer: string): boolean {
+    return this.#members.has(peer)
   }
 
   /** Everybody who is known: first the connected, then the banned, then those who are away. */
@@ -385,6 +422,48 @@ export class Swarm implements AsyncDisposable {
     for (const { session } of this.#members.values()) void session.send(limit)
   }
 
+  /** What peers may know of what is pulled here has changed. */
+  popularityChanged(): void {
+    this.#popularity?.changed()
+  }
+
+  /** How many peers have proved that they hold a blob, and give it now. */
+  copies(digest: Digest): number {
+    return this.#replicas.copies(digest)
+  }
+
+  /** How many peers say that they hold a blob. */
+  claimed(digest: Digest): number {
+    return this.#replicas.claimed(digest)
+  }
+
+  /**
+   * Whether, of this machine and the peers that have proved to hold a blob, this machine is the one to keep it. All of them
+   * give the same answer to that, as far as they know of each other.
+   */
+  keeps(digest: Digest): boolean {
+    return this.#replicas.keeps(digest)
+  }
+
+  /**
+   * Has peers prove that they hold what they say: blobs that this machine holds itself.
+   * @throws the reason of `signal`
+   */
+  prove(blobs: Iterable<{ readonly digest: Digest; readonly size: number }>, signal: AbortSignal): Promise<void> {
+    return this.#replicas.prove(blobs, AbortSignal.any([signal, this.#abort.signal]))
+  }
+
+  /**
+   * Whether, of this machine and the peers that say to hold what a name stands for, this machine is the one to look after
+   * that name for all. Who gives nothing now is left out.
+   */
+  responsible(name: string, digest: Digest): boolean {
+    const others = this.#holders(digest).flatMap(({ provider: { id, willing, disbelieved } }) =>
+      willing && !disbelieved ? [id] : [],
+    )
+    return coordinatorsOf(name, this.#willing ? [this.peerId, ...others] : others, 1)[0] === this.peerId
+  }
+
   /** Asks up to three peers to connect to this machine's ports, as a peer that finds it would. */
   callBack(signal: AbortSignal): Promise<readonly CallBack[]> {
     const asked = [...this.#members.values()].slice(0, 3)
@@ -405,6 +484,7 @@ export class Swarm implements AsyncDisposable {
     this.#certificate.close()
     await this.#discovery?.close()
     this.downloads.close()
+    this.#popularity?.close()
     for (const { session } of this.#members.values()) session.close()
     await this.#client.close()
     await this.#server.close(0)
@@ -463,7 +543,7 @@ export class Swarm implements AsyncDisposable {
       hello: {
         t: 'hello',
         versions: [version],
-        features: [spreading],
+        features: this.#popularity ? [spreading, hearing] : [spreading],
         swarm_port: this.#swarmPort,
         transfer_port: this.#transferPort,
         name: ownName(name),
@@ -494,13 +574,21 @@ export class Swarm implements AsyncDisposable {
     const provider = this.#providerOf(id, hello.name)
     provider.willing = hello.uploads
     provider.returned()
-    const inbox = new HoldingsInbox({ peer: id, holdings: this.#holdings, send: message => session.send(message), now })
+    const holdings = {
+      snapshotBegun: (peer: string) => this.#holdings.snapshotBegun(peer),
+      add: (peer: string, bytes: Uint8Array) => this.#holdings.add(peer, bytes),
+      remove: (peer: string, bytes: Uint8Array) => {
+        this.#holdings.remove(peer, bytes)
+        this.#replicas.removed(peer, bytes)
+      },
+    }
+    const inbox = new HoldingsInbox({ peer: id, holdings, send: message => session.send(message), now })
     const announcer = sharing && new Announcer({ sharing, send: message => session.send(message), now })
     const member: Member = new Member(session, provider, inbox, announcer)
     this.#members.set(id, member)
     if (before) {
       this.#leave(before)
-      this.downloads.left(id)
+      this.#silence(id)
     }
     this.#leftAt.delete(id)
     const address = member.address
@@ -514,6 +602,7 @@ export class Swarm implements AsyncDisposable {
     })
     announcer?.start()
     if (hello.features.includes(spreading)) this.downloads.arrived(id)
+    if (hello.features.includes(hearing)) this.#tellPopular(session)
     for (const limit of this.#options.limits?.() ?? []) void session.send(limit)
     this.#introduce(member)
     if (!before) events.joined({ id, name: provider.name, address: formatAddress(address) })
@@ -547,6 +636,7 @@ export class Swarm implements AsyncDisposable {
     else if (message.t === 'errand') this.#errands.receive(member.id, message)
     else if (isSpreadMessage(message)) this.downloads.receive(member.id, message)
     else if (message.t === 'limit') this.#options.events.limit(message)
+    else if (message.t === 'popular') this.#popularity?.receive(member.id, message)
     if (session.rtt !== undefined) member.provider.rtt = session.rtt
   }
 
@@ -556,13 +646,29 @@ export class Swarm implements AsyncDisposable {
     const { id, provider } = member
     this.#members.delete(id)
     this.#holdings.forget(id)
-    this.downloads.left(id)
+    this.#replicas.forget(id)
+    this.#silence(id)
     this.#client.forget(id)
     const { now, events } = this.#options
     for (const [other, at] of this.#leftAt) if (now() - at > grace) this.#leftAt.delete(other)
     this.#leftAt.set(id, now())
     events.left({ id, name: provider.name }, error?.message)
     this.#dialer.lost(id)
+  }
+
+  /** What was said over a session that has ended needs no answer. */
+  #silence(id: string): void {
+    this.downloads.left(id)
+    this.#node.services.gossip.left(id)
+    this.#popularity?.left(id)
+  }
+
+  #tellPopular(session: Session): void {
+    const popularity = this.#popularity
+    if (!popularity) return
+    const { snapshot } = popularity
+    if (snapshot) void session.send(snapshot)
+    this.#node.services.gossip.joined(session.connection, error => session.close(error))
   }
 
   #leave({ session, announcer, inbox }: Member): void {

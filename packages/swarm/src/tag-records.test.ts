@@ -102,6 +102,7 @@ async function nodeWith(): Promise<{ node: Libp2p; identity: Identity }> {
     psk: undefined,
     admits: () => true,
     admitsPeer: () => true,
+    gossip: { topic: '/test', now: () => performance.now() },
   })
   return { node, identity }
 }

@@ -1,14 +1,16 @@
-import { createHash } from 'node:crypto'
-import type { Digest } from '@shoal/oci/digest'
+import { hash } from 'node:crypto'
 
-/** What a member weighs for a blob: rendezvous hashing (Thaler and Ravishankar, 1998), alike on every machine. */
-export function weightOf(digest: Digest, member: string): number {
-  return createHash('sha256').update(digest).update(' ').update(member).digest().readUIntBE(0, 6)
+/**
+ * What a member weighs for a blob, by its digest, or for anything else that has a name: rendezvous hashing (Thaler and
+ * Ravishankar, 1998), alike on every machine.
+ */
+export function weightOf(key: string, member: string): number {
+  return hash('sha256', `${key} ${member}`, 'buffer').readUIntBE(0, 6)
 }
 
 /** The members in the order in which they are asked about a blob: the first keeps the table of who fetches it. */
-export function coordinatorsOf(digest: Digest, members: Iterable<string>, most: number): string[] {
-  const ranked = [...members].map(member => ({ member, weight: weightOf(digest, member) }))
+export function coordinatorsOf(key: string, members: Iterable<string>, most: number): string[] {
+  const ranked = [...members].map(member => ({ member, weight: weightOf(key, member) }))
   ranked.sort((a, b) => b.weight - a.weight || (a.member < b.member ? -1 : 1))
   return ranked.slice(0, most).map(({ member }) => member)
 }
