@@ -5,6 +5,7 @@ import { type Digest, digestOf } from '@shoal/oci/digest'
 import { mediaTypes } from '@shoal/oci/media-type'
 import { formatName, type Name, parseName } from '@shoal/oci/name'
 import { RangeSet } from '@shoal/oci/range-set'
+import type { JointDownloads } from '@shoal/store/joint'
 import type { Sighting } from '@shoal/store/refs'
 import { SharedBlobs } from '@shoal/store/sharing'
 import { type Offer, type RangeWriter, type Source, SourceError, type Want } from '@shoal/store/source'
@@ -23,14 +24,16 @@ export class ScriptedPeers {
   readonly empty = new Set<Digest>()
   readonly fresh = new Map<string, Sighting>()
   readonly last = new Map<string, Sighting>()
-  /** `kind what` of all that they were asked or told: whatever is here has left the machine. */
+  /** `kind what` of all that they were asked: whatever is here has left the machine. */
   readonly heard: string[] = []
+  /** What they were asked to get together; they go on by themselves. */
+  readonly joined: Digest[] = []
+  readonly downloads: JointDownloads = { join: ({ digest }) => void this.joined.push(digest) }
   readonly source = this.#source('source')
   readonly lastResort = this.#source('lastResort')
   readonly tags: PeerTags = {
     fresh: async (name, tag) => this.#sighting('fresh', this.fresh, name, tag),
     last: async (name, tag) => this.#sighting('last', this.last, name, tag),
-    checked: (name, tag) => void this.heard.push(`checked ${formatName(name)}:${tag}`),
   }
 
   put(...blobs: Buffer[]): void {

@@ -37,6 +37,23 @@ export function imageOf(text: string): ScriptedImage {
   return { manifest, digest: digestOf(manifest), config, layer }
 }
 
+/** An index of images, each for a platform. */
+export type ScriptedIndex = {
+  readonly manifest: Buffer
+  readonly digest: Digest
+  readonly images: readonly ScriptedImage[]
+}
+
+/** @param images each with its platform, `linux/arm64` */
+export function indexOf(...images: readonly (readonly [platform: string, image: ScriptedImage])[]): ScriptedIndex {
+  const manifests = images.map(([platform, { digest, manifest }]) => {
+    const [os, architecture] = platform.split('/')
+    return { mediaType: mediaTypes.ociManifest, digest, size: manifest.length, platform: { os, architecture } }
+  })
+  const manifest = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests }))
+  return { manifest, digest: digestOf(manifest), images: images.map(([, image]) => image) }
+}
+
 /** A registry with one endpoint, on loopback, that asks for a password (Basic) for what is private. */
 export class ScriptedRegistry implements AsyncDisposable {
   readonly registry: Registry
@@ -94,6 +111,12 @@ export class ScriptedRegistry implements AsyncDisposable {
     this.#tags.set(`${repository}:${tag}`, digest)
     this.#content.set(`${repository}/manifests/${digest}`, manifest)
     for (const blob of [config, layer]) this.#content.set(`${repository}/blobs/${digestOf(blob)}`, blob)
+  }
+
+  putIndex(repository: string, tag: string, { manifest, digest, images }: ScriptedIndex): void {
+    for (const image of images) this.put(repository, image.digest, image)
+    this.#tags.set(`${repository}:${tag}`, digest)
+    this.#content.set(`${repository}/manifests/${digest}`, manifest)
   }
 
   /** Requests of one kind so far: those that contain all of the texts. */

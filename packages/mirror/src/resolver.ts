@@ -4,9 +4,10 @@ import type { Descriptor } from '@shoal/oci/manifest'
 import { formatName, type Name, NameError, parseFullName } from '@shoal/oci/name'
 import { SpecError } from '@shoal/oci/spec-error'
 import { abortable } from '@shoal/store/abortable'
-import type { DiskError } from '@shoal/store/disk-error'
+import { DiskError } from '@shoal/store/disk-error'
 import type { Listing } from '@shoal/store/index'
 import type { JointDownloads } from '@shoal/store/joint'
+import type { Sighting } from '@shoal/store/refs'
 import { type Offer, type Origin, type Source, SourceError, type Want } from '@shoal/store/source'
 import type { HeldBlob, HeldManifest, Store } from '@shoal/store/store'
 import type { Transfer } from '@shoal/store/transfer'
@@ -72,6 +73,18 @@ export type FoundBlob = { readonly size: number; readonly provenance: Provenance
 
 export type FoundListing = Listing & { readonly provenance: Provenance }
 
+/** How something was fetched that no client asked for; `refused`: there is no room for it. */
+export type Prefetched = 'held' | 'refused' | 'failed'
+
+type TransferOptions = {
+  /** @default all who may be asked, in order */
+  readonly sources?: readonly Source[]
+  /** Told of who gave bytes of a download shared with others. */
+  readonly onShared?: (origin: Origin) => void
+  /** Has it take its time as long as nobody waits for it. */
+  readonly ahead?: Pace
+}
+
 /** Finds what clients ask for: in the store, else by walking the sources in their order, for each digest anew. */
 export class Resolver {
   readonly #options: ResolverOptions
@@ -94,9 +107,21 @@ export class Resolver {
     const publicity = new Publicity({ store, registries, questions, now, random, sleep, onFailure })
     this.#questions = questions
     this.#publicity = publicity
-    const bring = (name: Name, digest: Digest) => this.#brings(name, digest)
-    const policy = tags
-    this.#tags = new Tags({ store, registries, policy, peers: peerTags, bring, questions, publicity, now, onFailure })
+    this.#tags = new Tags({
+      store,
+      registries,
+      policy: tags,
+      peers: peerTags,
+      bring: (name, digest) => this.#brings(name, digest),
+      bringFromPeers: async (name, digest) => {
+        const peers = this.#peers(name)
+        return peers !== undefined && (await this.#brings(name, digest, peers))
+      },
+      questions,
+      publicity,
+      now,
+      onFailure,
+    })
   }
 
   /** Whether content of a registry may be asked for. */
@@ -150,9 +175,9 @@ export class Resolver {
       const tagged = await this.#questions.ask(endpoint, failures, signal => endpoint.head(name, digest, signal))
       if (tagged) return { ...tagged.descriptor, digest, provenance: { kind: 'upstream', host: endpoint.label } }
     }
-    const { peers } = this.#options
-    if (!peers || !this.#registry(name)?.shared) throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
-    const origin = await this.#bring(name, digest, signal, [peers.source, peers.lastResort]).catch(error => {
+    const peers = this.#peers(name)
+    if (!peers) throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
+    const origin = await this.#bring(name, digest, signal, peers).catch(error => {
       throw error instanceof SpecError ? notFound('MANIFEST_UNKNOWN', new NowhereError(failures)) : error
     })
     const fetched = await store.manifest(digest)
@@ -266,7 +291,7 @@ export class Resolver {
     const { name, digest, kind } = want
     if (!this.#downloads(name) || !this.#hasLine(name)) return
     // What is left of a limit is for this machine's own clients.
-    if (kind === 'manifest' && this.#endpoints(name).some(({ allowance }) => allowance !== 'ample')) return
+    if (kind === 'manifest' && !this.#endpoints(name).every(isAmple)) return
     if (store.sizeOf(digest) !== undefined || store.transfer(digest)) return
     const { signal } = this.#questions
     try {
@@ -278,6 +303,51 @@ export class Resolver {
       }
     } catch (error) {
       if (!(error instanceof SpecError) && !signal.aborted) events.failed('fetching something for a peer', error)
+    }
+  }
+
+  /** Whether a registry may be asked for what no client waits for: it answers, and what it gives is not running out. */
+  canSpare(name: Name): boolean {
+    const registry = this.#registry(name)
+    if (!registry || !this.#hasLine(name)) return false
+    return registry.authority.state.state === 'closed' && registry.endpoints.every(isAmple)
+  }
+
+  /**
+   * Asks upstream what a tag is now, whatever was seen lately, and notes the answer.
+   * @returns undefined if there is no such tag, or nobody could say
+   */
+  look(name: Name, tag: string): Promise<Sighting | undefined> {
+    return this.#tags.look(name, tag)
+  }
+
+  /** What a registry was measured to give to clients, in bytes/s; undefined if it has not given anything large yet. */
+  rateOf(name: Name): number | undefined {
+    const rates = this.#endpoints(name).map(({ label }) => this.#rates.of(label) ?? 0)
+    return Math.max(0, ...rates) || undefined
+  }
+
+  /**
+   * Fetches something before a client asks for it, from peers or upstream.
+   * @param pace has it wait, as long as no client wants the same
+   * @param signal ends the waiting; what has begun goes on
+   * @returns whether it is held; `refused` if there is no room for it, or what has it is worth more
+   * @throws the reason of `signal`
+   */
+  async prefetch(name: Name, digest: Digest, kind: Want['kind'], pace: Pace, signal: AbortSignal): Promise<Prefetched> {
+    const { store } = this.#options
+    try {
+      if (kind === 'manifest') await this.#bring(name, digest, signal)
+      else {
+        const transfer = await this.#transfer(this.#want(name, digest, kind), signal, { ahead: pace })
+        const { error } = await abortable(transfer.settled, signal)
+        if (error instanceof DiskError) return 'refused'
+        if (error) return 'failed'
+      }
+      return store.sizeOf(digest) === undefined ? 'refused' : 'held'
+    } catch (error) {
+      if (error instanceof SpecError) return 'failed'
+      throw error
     }
   }
 
@@ -318,6 +388,12 @@ export class Resolver {
     return [source, ...endpoints.slice(0, sparing), slow, ...endpoints.slice(sparing), lastResort]
   }
 
+  /** Peers alone, if they may be asked. */
+  #peers(name: Name): readonly Source[] | undefined {
+    const { peers } = this.#options
+    return peers && this.#registry(name)?.shared ? [peers.source, peers.lastResort] : undefined
+  }
+
   /**
    * Machines that want the same, if they may know what this one wants: with credentials, it may be something private,
    * unless it is known to be public.
@@ -336,9 +412,7 @@ export class Resolver {
 
   /** The size in bytes that peers say a blob has. */
   async #sizeAtPeers(want: Want, failures: Failure[], signal: AbortSignal): Promise<number | undefined> {
-    const { peers } = this.#options
-    if (!peers || !this.#registry(want.name)?.shared) return undefined
-    for (const source of [peers.source, peers.lastResort]) {
+    for (const source of this.#peers(want.name) ?? []) {
       try {
         const offer = await source.find(want, AbortSignal.any([signal, this.#questions.signal]))
         offer?.close()
@@ -362,25 +436,27 @@ export class Resolver {
   async #transfer(
     want: Want,
     signal: AbortSignal,
-    sources = this.#sources(want.name, want.kind),
-    onShared?: (origin: Origin) => void,
+    { sources = this.#sources(want.name, want.kind), onShared, ahead }: TransferOptions = {},
   ): Promise<Transfer> {
-    const { store, random, events, now, pace } = this.#options
-    const downloads = this.#downloads(want.name)
+    const { store, random, events, now } = this.#options
+    // Others would have to wait for what takes its time.
+    const downloads = ahead ? undefined : this.#downloads(want.name)
     for (let current: Transfer | undefined; (current = store.transfer(want.digest)); ) {
       if (current.open && current.whole) return current
       await abortable(current.settled, signal)
     }
     this.#questions.signal.throwIfAborted()
     const transfer = store.begin(want.digest)
+    const pace = ahead ? patientPace(transfer, this.#options.pace, ahead) : this.#options.pace
     const trusted = (source: Source) => (this.#distrusted.get(`${source.label} ${want.digest}`) ?? 0) <= now()
-    const filling = new Filling({
+    const filling: Filling = new Filling({
       store,
       transfer,
       want,
       sources: sources.filter(trusted),
       random,
-      rates: this.#rates,
+      // What is held up says nothing of how fast an upstream is.
+      rates: ahead ? new Rates() : this.#rates,
       ...(pace && { pace }),
       ...(downloads && {
         joint: { downloads, line: () => this.#hasLine(want.name), onAlive: () => void this.#signsOfLife++ },
@@ -396,7 +472,10 @@ export class Resolver {
           this.#distrusted.set(`${source.label} ${want.digest}`, now() + distrustFor)
         events.wrongDigest(source.label, want.digest)
       },
-      onUnstored: error => events.unstored(error),
+      onUnstored: error => {
+        if (ahead && transfer.deserted) filling.stop(error)
+        else events.unstored(error)
+      },
       onFailure: (source, error) => {
         if (error instanceof SourceError) events.sourceFailed(source.label, want.digest, error)
       },
@@ -413,9 +492,9 @@ export class Resolver {
   }
 
   /** Fetches a manifest into the store, for nobody in particular. @returns whether it is there */
-  async #brings(name: Name, digest: Digest): Promise<boolean> {
+  async #brings(name: Name, digest: Digest, sources?: readonly Source[]): Promise<boolean> {
     try {
-      await this.#bring(name, digest, this.#questions.signal)
+      await this.#bring(name, digest, this.#questions.signal, sources)
       return true
     } catch (error) {
       this.#questions.signal.throwIfAborted()
@@ -435,7 +514,8 @@ export class Resolver {
     const givers: Origin[] = []
     const watched = sources.map(source => watchedSource(source, origin => givers.push(origin)))
     const onShared = (origin: Origin) => void givers.push(origin)
-    const transfer = await this.#transfer(this.#want(name, digest, 'manifest'), signal, watched, onShared)
+    const want = this.#want(name, digest, 'manifest')
+    const transfer = await this.#transfer(want, signal, { sources: watched, onShared })
     using _interest = transfer.hold()
     const settled = await abortable(transfer.settled, signal)
     if (settled.error) {
@@ -449,6 +529,19 @@ export class Resolver {
       await noted.catch(error => events.failed('noting who may have it', error))
     }
     return transfer.origin
+  }
+}
+
+/** Whether an endpoint is not near the end of its limit. */
+function isAmple({ allowance }: Endpoint): boolean {
+  return allowance === 'ample'
+}
+
+/** Has a transfer keep to one pace, and to another as well as long as nobody waits for it. */
+function patientPace(transfer: Transfer, pace: Pace | undefined, ahead: Pace): Pace {
+  return bytes => {
+    const turns = [pace?.(bytes), transfer.deserted ? ahead(bytes) : undefined].filter(turn => turn !== undefined)
+    return turns.length > 0 ? Promise.all(turns).then(() => {}) : undefined
   }
 }
 

@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
-import { DigestError, isDigest, parseDigest } from '@shoal/oci/digest'
+import { type Digest, DigestError, isDigest, parseDigest } from '@shoal/oci/digest'
 import { mediaTypes } from '@shoal/oci/media-type'
 import { type Name, NameError, parseName } from '@shoal/oci/name'
 import { isTag } from '@shoal/oci/reference'
@@ -12,6 +12,7 @@ import type { Reader } from '@shoal/store/reader'
 import { formatCacheStatus, type Provenance } from './cache-status.ts'
 import { isOwnHost, registryOf, toolOf } from './client-rules.ts'
 import { listen } from './listen.ts'
+import type { Pulls } from './pulls.ts'
 import type { Resolver } from './resolver.ts'
 import type { Users } from './users.ts'
 
@@ -37,6 +38,10 @@ export type MirrorOptions = {
   readonly tls?: { readonly cert: Buffer; readonly key: Buffer }
   /** Who may ask; everybody if it is left out. */
   readonly users?: Users
+  /** Told of the manifests that clients get. */
+  readonly pulls: Pulls
+  /** Told of content that was held when a client asked for it, and goes to it. */
+  readonly onUsed: (digest: Digest) => void
   readonly onServed: (served: Served) => void
   /** How many files and connections the process may have open. @default without limit */
   readonly descriptors?: number
@@ -49,6 +54,8 @@ type Exchange = {
   readonly request: IncomingMessage
   readonly response: ServerResponse
   readonly url: URL
+  /** When it came, in ms. */
+  readonly begin: number
   kind: Served['kind']
   provenance?: Provenance
   bytes: number
@@ -140,7 +147,7 @@ export class MirrorServer {
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { onServed, now } = this.#options
     const begin = now()
-    const exchange: Exchange = { request, response, url: parseTarget(request.url), kind: 'other', bytes: 0 }
+    const exchange: Exchange = { request, response, url: parseTarget(request.url), begin, kind: 'other', bytes: 0 }
     // A client may send many requests on one connection before it has an answer, and each listens to it.
     request.socket.setMaxListeners(0)
     try {
@@ -218,6 +225,7 @@ export class MirrorServer {
       exchange.provenance = found.provenance
       head(exchange, answer('HEAD', headers, { ...found, contentType: found.mediaType, moves }))
       end(exchange.response)
+      this.#count(exchange, name, reference, found.digest)
       return
     }
     const hot = digest && resolver.hotManifest(digest)
@@ -238,6 +246,15 @@ export class MirrorServer {
     const { range } = plan
     if (range) exchange.bytes = range.end - range.start
     end(exchange.response, range && bytes.subarray(range.start, range.end))
+    if (plan.status === 416) return
+    this.#count(exchange, name, reference, found.digest)
+    if (found.provenance.kind === 'local' || found.provenance.kind === 'stale') this.#options.onUsed(found.digest)
+  }
+
+  #count({ begin }: Exchange, name: Name, reference: string, digest: Digest): void {
+    const { pulls } = this.#options
+    if (reference === digest) pulls.byDigest(name, digest, begin)
+    else pulls.byTag(name, reference, digest, begin)
   }
 
   async #blob(exchange: Exchange, name: Name, reference: string): Promise<void> {
@@ -259,6 +276,7 @@ export class MirrorServer {
       const plan = answer('GET', headers, { digest, size: found.size, contentType })
       head(exchange, plan)
       if (!plan.range) return end(exchange.response)
+      if ('held' in found) this.#options.onUsed(digest)
       await this.#body(exchange, 'held' in found ? found.held.read(plan.range) : found.transfer.read(plan.range))
     } finally {
       if ('held' in found) found.held.close()

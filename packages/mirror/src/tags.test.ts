@@ -1,3 +1,4 @@
+import { digestOf } from '@shoal/oci/digest'
 import { mediaTypes } from '@shoal/oci/media-type'
 import { parseName } from '@shoal/oci/name'
 import type { Sighting } from '@shoal/store/refs'
@@ -141,10 +142,74 @@ test('a time that is still to come counts as now', async () => {
   assert.is(world.store.refs.seen(name, 'latest')?.at, world.time)
 })
 
-test('peers are told of what this machine has found a tag to be, if they may know', async () => {
-  await using world = await openWorld()
+/** With a tag that was pulled here, whose image is gone again, and which peers hold. */
+async function openEvicted(options: MirrorWorldOptions = {}): Promise<MirrorWorld> {
+  const world = await openWorld(options)
+  world.remote.put(repository, 'latest', image)
   await world.pull(name)
-  assert.equal(ofTags(world), [`fresh ${key}`, `checked ${key}`])
+  const gone = [image.digest, digestOf(image.config), digestOf(image.layer)]
+  assert.equal(await world.store.evict(gone), gone)
+  world.time += 60_000
+  return world
+}
+
+for (const status of [503, 429, 401, 'hang'] as const)
+  test(`when upstream answers ${status}, a tag whose image is no longer held is what this machine saw, if peers have that`, async () => {
+    await using world = await openEvicted()
+    world.remote.status = status
+    await world.restart()
+    const head = await world.resolver.describeTag(name, 'latest', never)
+    assert.equal([head.digest, head.provenance], [image.digest, { kind: 'stale' }])
+    const got = await world.resolver.taggedManifest(name, 'latest', never)
+    assert.equal([got.digest, got.provenance], [image.digest, { kind: 'stale' }])
+    await world.pull(name)
+    assert.ok(world.store.sizeOf(digestOf(image.layer)))
+  })
+
+test('while upstream is silent, what this machine saw is served without waiting for the answer', async () => {
+  await using world = await openEvicted()
+  const { authority } = world.remote.registry
+  world.remote.status = 'hang'
+  await world.resolver.look(name, 'latest')
+  const { errors } = authority.state
+  const head = await world.resolver.describeTag(name, 'latest', never)
+  assert.equal([head.digest, authority.state.errors], [image.digest, errors])
+})
+
+test('what nobody has is not promised', async () => {
+  await using world = await openEvicted()
+  world.remote.status = 503
+  world.peers.content.clear()
+  const error = await world.resolver.describeTag(name, 'latest', never).catch((error: Error) => error)
+  assert.match(String(error), '503')
+})
+
+test('what this machine saw is no answer to a tag that the authority says is gone, or can be asked about', async () => {
+  await using world = await openEvicted()
+  world.remote.put(repository, 'latest', old)
+  world.peers.heard.length = 0
+  const moved = await world.resolver.describeTag(name, 'latest', never)
+  assert.equal([moved.digest, moved.provenance.kind], [old.digest, 'upstream'])
+  assert.equal(world.peers.heard, [`fresh ${key}`])
+  world.time += 60_000
+  world.remote.status = 404
+  const error = await world.resolver.describeTag(name, 'latest', never).catch((error: Error) => error)
+  assert.match(String(error), 'does not have it')
+  assert.is(world.store.refs.seen(name, 'latest'), undefined)
+})
+
+test('of what this machine saw and what a peer knows, the newer is served, and else what can be had', async () => {
+  await using world = await openEvicted()
+  world.remote.status = 503
+  world.peers.put(old.manifest)
+  world.peers.last.set(key, sightingOf(old, world.time - 70_000))
+  assert.is((await world.resolver.describeTag(name, 'latest', never)).digest, image.digest)
+  await world.store.evict([image.digest])
+  world.peers.content.delete(image.digest)
+  assert.is((await world.resolver.describeTag(name, 'latest', never)).digest, old.digest)
+  world.peers.last.set(key, sightingOf(old, world.time - 50_000))
+  world.peers.put(image.manifest)
+  assert.is((await world.resolver.describeTag(name, 'latest', never)).digest, old.digest)
 })
 
 test('peers hear no name of a registry that may not be shared, and no digest', async () => {
@@ -180,7 +245,7 @@ test('with credentials, peers hear the name of a repository only once it is know
     heard.filter(text => text.includes('secret')),
     [],
   )
-  assert.equal(heard, [`fresh ${key}`, `checked ${key}`, `fresh ${key}`, `last ${key}`])
+  assert.equal(heard, [`fresh ${key}`, `fresh ${key}`, `last ${key}`])
 })
 
 test('without peers nothing is missed', async () => {

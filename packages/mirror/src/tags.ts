@@ -29,8 +29,6 @@ export type PeerTags = {
   fresh(name: Name, tag: string, signal: AbortSignal): Promise<Sighting | undefined>
   /** The newest that a peer knows. */
   last(name: Name, tag: string, signal: AbortSignal): Promise<Sighting | undefined>
-  /** Told what this machine has found a tag to be at upstream, if peers may know of it. */
-  checked(name: Name, tag: string, sighting: Sighting): void
 }
 
 export type TagsOptions = {
@@ -41,6 +39,8 @@ export type TagsOptions = {
   readonly peers: PeerTags | undefined
   /** Brings a manifest into the store. @returns whether it is there */
   readonly bring: (name: Name, digest: Digest) => Promise<boolean>
+  /** The same, if peers have it. */
+  readonly bringFromPeers: (name: Name, digest: Digest) => Promise<boolean>
   readonly questions: Questions
   readonly publicity: Publicity
   /** In ms since the epoch. */
@@ -80,14 +80,46 @@ export class Tags {
     const { store, policy, now } = this.#options
     const seen = store.refs.seen(name, tag)
     const fresh = seen && Math.abs(now() - seen.at) < policy.ttl
-    const check: TagCheck = fresh
-      ? { sighting: seen, failures: [] }
-      : await this.#check(name, tag)[store.refs.held(name, tag) ? 'soon' : 'answer']
-    const { sighting, stale = false } = check
-    const held = store.refs.held(name, tag)
+    if (fresh) return await this.#served(name, tag, { sighting: seen, failures: [] })
+    const question = this.#check(name, tag)
+    if (!seen) return await this.#served(name, tag, await question.answer)
+    const check = await question.soon
+    if (isSure(check) || store.refs.held(name, tag)) return await this.#served(name, tag, check)
+    const recalled = this.#recall(name, tag)
+    recalled.catch(() => {})
+    const sooner = await Promise.race([recalled, question.answer.then(() => undefined)])
+    if (sooner) return { sighting: sooner, stale: true }
+    const answer = await question.answer
+    const later = isSure(answer) ? undefined : await recalled
+    return later ? { sighting: later, stale: true } : await this.#served(name, tag, answer)
+  }
+
+  /** Has what a check brought, or what is held instead. @throws SpecError MANIFEST_UNKNOWN */
+  async #served(name: Name, tag: string, { sighting, stale = false, failures }: TagCheck): Promise<FoundTag> {
+    const held = this.#options.store.refs.held(name, tag)
     if (sighting && !(held && (await this.#outOfReach(name, sighting)))) return { sighting, stale }
     if (held) return { sighting: held, stale: true }
-    throw notFound('MANIFEST_UNKNOWN', new NowhereError(check.failures))
+    throw notFound('MANIFEST_UNKNOWN', new NowhereError(failures))
+  }
+
+  /** What was last seen of a tag that is not held, here or by a peer, if peers have it. */
+  async #recall(name: Name, tag: string): Promise<Sighting | undefined> {
+    const { store, questions, bringFromPeers } = this.#options
+    const seen = store.refs.seen(name, tag)
+    return seen && (await questions.track(bringFromPeers(name, seen.descriptor.digest))) ? seen : undefined
+  }
+
+  /**
+   * Asks what a tag is now, whatever was seen lately: the authority, or who is asked in its place if it never is.
+   * @returns undefined if there is no such tag, or nobody could say
+   */
+  async look(name: Name, tag: string): Promise<Sighting | undefined> {
+    const { registries, policy, questions } = this.#options
+    const registry = registries.get(name.registry)
+    if (!registry) return undefined
+    if (policy.authority !== 'never') return questions.track(this.#askAuthority(name, tag, registry.authority))
+    const check = await this.#check(name, tag).answer
+    return isSure(check) ? check.sighting : undefined
   }
 
   /**
@@ -184,20 +216,20 @@ export class Tags {
     return undefined
   }
 
-  async #askAuthority(name: Name, tag: string, authority: Endpoint): Promise<void> {
+  async #askAuthority(name: Name, tag: string, authority: Endpoint): Promise<Sighting | undefined> {
     const failures: Failure[] = []
     const { questions, store } = this.#options
     const tagged = await questions.ask(authority, failures, signal => authority.head(name, tag, signal))
-    if (tagged) this.#see(name, tag, tagged, authority)
-    else if (failures.every(({ error }) => !error)) store.refs.remove(name, tag)
+    if (tagged) return this.#see(name, tag, tagged, authority)
+    if (failures.every(({ error }) => !error)) store.refs.remove(name, tag)
+    return undefined
   }
 
   #see(name: Name, tag: string, { descriptor, ...tagged }: Tagged, { label }: Endpoint): Sighting {
-    const { store, registries, publicity, peers, now } = this.#options
+    const { store, publicity, now } = this.#options
     const visibility = publicity.found(name, descriptor.digest, tagged.visibility)
     const sighting = { descriptor, visibility, from: label, at: now() }
     store.refs.see(name, tag, sighting)
-    if (visibility === 'public' && registries.get(name.registry)?.shared) peers?.checked(name, tag, sighting)
     return sighting
   }
 
@@ -239,6 +271,11 @@ export class Tags {
     this.#peerAnswers++
     return { ...sighting, at: Math.min(sighting.at, this.#options.now()), from: `${peerMark}${sighting.from}` }
   }
+}
+
+/** Whether somebody has checked it now. */
+function isSure({ sighting, stale = false }: TagCheck): boolean {
+  return sighting !== undefined && !stale
 }
 
 /** Whether a peer has said what the tag is. */
