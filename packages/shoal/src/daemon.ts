@@ -1,13 +1,20 @@
 import { createSecureContext } from 'node:tls'
+import { Pulls } from '@shoal/mirror/pulls'
+import { Refresher } from '@shoal/mirror/refresher'
 import { Resolver } from '@shoal/mirror/resolver'
 import { MirrorServer, type Served } from '@shoal/mirror/server'
 import { Users } from '@shoal/mirror/users'
+import { NoRoomError } from '@shoal/store/room'
 import { SharedBlobs } from '@shoal/store/sharing'
 import { Store } from '@shoal/store/store'
 import { networkOf } from '@shoal/swarm/network'
 import { Pace } from '@shoal/swarm/pace'
+import { collections } from './admin/collection.ts'
 import { imagesOf } from './admin/images.ts'
 import { networkChanges } from './admin/network.ts'
+import { pinnings } from './admin/pinning.ts'
+import { popularImages } from './admin/popular.ts'
+import { removals } from './admin/removal.ts'
 import { Secret, secretFile } from './admin/secret.ts'
 import { AdminServer } from './admin/server.ts'
 import { statusOf } from './admin/status.ts'
@@ -16,6 +23,7 @@ import { unbans } from './admin/unban.ts'
 import { verifications } from './admin/verification.ts'
 import { descriptorLimit } from './descriptors.ts'
 import { EventLoopWatch } from './event-loop.ts'
+import { ImagePopularity } from './image-popularity.ts'
 import { listen } from './listening.ts'
 import type { Logger } from './log.ts'
 import { Metrics, servedFrom } from './metrics.ts'
@@ -25,14 +33,18 @@ import { PeerLog } from './peer-log.ts'
 import { Peers } from './peers.ts'
 import { Politeness } from './politeness.ts'
 import { publicSighting } from './public-tag.ts'
-import { type Listen, sizeOn } from './quantity.ts'
+import type { Listen } from './quantity.ts'
 import { mayShare, registriesOf } from './registries.ts'
+import { Retention } from './retention.ts'
 import { readSetting, SettingFileError, StartError } from './setting-file.ts'
 import type { Settings } from './settings/schema.ts'
 import { Storing } from './storing.ts'
 
 /** How long requests under way may go on when the daemon is stopped, in ms. */
 const grace = 2500
+
+/** Of how many images, of those that are pulled most, it is looked whether they have moved. */
+const mostRefreshed = 500
 
 /** When it has been said that requests are refused, it is not said again for so long, in ms: writing is work, too. */
 const refusalSilence = 10_000
@@ -94,12 +106,19 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         const blob = await store.open(digest)
         return blob && { blob, contentType: store.index.manifest(digest)?.mediaType ?? 'application/octet-stream' }
       },
-      errand: async want => resolver?.errand(want),
+      errand: async want => {
+        eviction.wanted(want.digest)
+        await resolver?.errand(want)
+      },
       known: async (name, tag, check) => {
         if (shares && check) await resolver?.checkTag(name, tag)
         return shares ? publicSighting(store, isShared, name, tag) : undefined
       },
       limits: () => (shares ? limits.known : []),
+      popularity: {
+        rows: () => (shares ? popularity.rows() : []),
+        heard: (peer, told) => popularity.heard(peer, told),
+      },
       uploadPace: paceOf(swarm.max_upload_rate),
       resting: address => politeness.resting(address),
       now: steadyNow,
@@ -109,17 +128,41 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
           // Else it is this machine that leaves.
           if (peers.swarm) peerLog.left(peer, why)
         },
-        banned: ban => peerLog.banned(ban),
+        banned: ban => {
+          popularity.forget(ban.id)
+          peerLog.banned(ban)
+        },
         gave: upload => metrics.upload(upload),
         limit: limit => limits.heard(limit),
         warning: (message, fields) => peerLog.warning(message, fields),
       },
     })
-    closing.unshift(() => peers.close())
     metrics.followPeers(peers)
+    const popularity = await ImagePopularity.open({
+      store,
+      mayShare: isShared,
+      isConnected: peer => peers.swarm?.isConnected(peer) ?? false,
+      now: Date.now,
+      onFailure: error => void log.warn({ err: error }, 'keeping how often images are pulled failed'),
+    })
+    closing.unshift(() => popularity[Symbol.asyncDispose]())
+    metrics.followPopularity(popularity)
+    const storing = new Storing(data_dir, log)
+    const { copies } = peers
+    const retention = await Retention.open({
+      settings: settings.store,
+      store,
+      storing,
+      popularity,
+      copies,
+      metrics,
+      log,
+    })
+    const { eviction, maxBytes } = retention
+    closing.unshift(() => retention[Symbol.asyncDispose]())
+    closing.unshift(() => peers.close())
     const joined = new NetworkToken(data_dir)
     if (swarm.enabled) await peers.enter(swarm.token === null ? await joined.network() : networkOf(swarm.token))
-    const storing = new Storing(data_dir, log)
     const downloads = paceOf(swarm.max_download_rate)
     resolver = new Resolver({
       store,
@@ -138,12 +181,40 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
         // That a source is passed over was said when it failed.
         sourceFailed: (source, what, error) =>
           log[error.code === 'skipped' ? 'debug' : 'warn']({ source, what, code: error.code }, error.message),
-        unstored: error => storing.failed(error),
+        unstored: error => {
+          // Of others there may be room.
+          if (error instanceof NoRoomError && error.lacks === 'blob') log.info(`${error.message}: it is not kept`)
+          else storing.failed(error)
+        },
         stored: () => storing.succeeded(),
         failed: (what, error) => log.warn({ err: error }, `${what} failed`),
       },
     })
     closing.unshift(async () => resolver?.close())
+    const refresher = settings.store.prefetch
+      ? new Refresher({
+          store,
+          resolver,
+          // One peer's word alone has nothing fetched.
+          popular: () =>
+            popularity
+              .top(mostRefreshed)
+              .filter(({ own, machines }) => own > 0 || machines > 1)
+              .map(({ image, office }) => ({ image, count: office })),
+          responsible: (name, digest) => peers.swarm?.responsible(name, digest) ?? true,
+          resting: () => politeness.resting(),
+          now: Date.now,
+          random: Math.random,
+          events: {
+            refreshed: ({ image, digest, bytes }) => {
+              metrics.refreshed(bytes)
+              log.info({ image, digest, bytes }, `${image} has moved, and was fetched ahead of the next pull`)
+            },
+            failed: (what, error) => log.warn({ err: error }, `${what} failed`),
+          },
+        })
+      : undefined
+    closing.unshift(async () => refresher?.[Symbol.asyncDispose]())
     const watch = new EventLoopWatch({
       now: () => performance.now(),
       onStall: stall => {
@@ -170,8 +241,19 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
       client.last = steadyNow()
       logServed(log, served)
     }
+    const pulls = new Pulls({
+      manifest: digest => store.hotManifest(digest)?.manifest ?? store.index.manifest(digest),
+      now: steadyNow,
+      onPulled: image => {
+        metrics.pull()
+        popularity.pulled(image, Date.now())
+        peers.swarm?.popularityChanged()
+      },
+    })
     const mirrorServer = new MirrorServer({
       resolver,
+      pulls,
+      onUsed: digest => eviction.used(digest),
       onServed,
       descriptors: descriptorLimit(),
       now: steadyNow,
@@ -179,7 +261,6 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
       ...(users && { users }),
     })
     metrics.follow(mirrorServer)
-    const maxBytes = sizeOn(settings.store.max_size, (await store.space()).total)
     let ready = false
     const adminServer = new AdminServer({
       ready: () => ready,
@@ -201,11 +282,15 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
             now: steadyNow,
           }),
         images: () => imagesOf(store),
+        popular: () => popularImages(store, popularity, copies),
         swarm: () => swarmOf({ settings, peers, politeness }),
       },
       actions: {
         verify: verifications({ store, resolver, now: steadyNow }),
         unban: unbans(peers),
+        gc: collections(eviction, maxBytes),
+        rm: removals(store, eviction),
+        ...pinnings(store, Date.now),
         callback: callBacks(peers),
         ...networkChanges({ settings, peers, joined, log }),
       },

@@ -79,6 +79,31 @@ command('ls', 'list the images that are held', async ({ settings }, { json }) =>
   (await import('./commands/ls.ts')).lsCommand({ settings, json, out }),
 )
 
+command('top', 'show what the office pulls most, live on a terminal', async ({ settings }, { json }) => {
+  const { topCommand } = await import('./commands/top.ts')
+  const { stdout } = process
+  const screen = stdout.isTTY ? { rows: stdout.rows, write: (text: string) => stdout.write(text) } : undefined
+  const interrupted = new AbortController()
+  process.once('SIGINT', () => interrupted.abort())
+  return topCommand({ settings, json, screen, signal: interrupted.signal, out })
+})
+
+command('pin', 'have an image that is held stay', async ({ settings }, { json }, image = '') =>
+  (await import('./commands/pin.ts')).pinCommand({ settings, image, action: 'pin', json, out }),
+).argument('<image>', 'as Docker names it')
+
+command('unpin', 'let it go again when nobody pulls it', async ({ settings }, { json }, image = '') =>
+  (await import('./commands/pin.ts')).pinCommand({ settings, image, action: 'unpin', json, out }),
+).argument('<image>', 'as it was pinned')
+
+command('rm', 'remove an image that is held', async ({ settings }, { json }, image = '') =>
+  (await import('./commands/rm.ts')).rmCommand({ settings, image, json, out }),
+).argument('<image>', 'as Docker names it')
+
+command('gc', 'remove at once what is worth least, if there is too much', async ({ settings }, { json, dryRun }) =>
+  (await import('./commands/gc.ts')).gcCommand({ settings, dryRun: dryRun === true, json, out }),
+).option('--dry-run', 'show what would go, and why, and remove nothing')
+
 command('verify', 'read everything that is held, and fetch again what has rotten', async ({ settings }, { json }) =>
   (await import('./commands/verify.ts')).verifyCommand({
     settings,

@@ -1,7 +1,9 @@
 import type { MirrorServer, Served } from '@shoal/mirror/server'
+import type { Cause, Evicted } from '@shoal/store/eviction'
 import type { Store } from '@shoal/store/store'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { Stall } from './event-loop.ts'
+import type { ImagePopularity } from './image-popularity.ts'
 import type { Peers } from './peers.ts'
 
 /** Whom an answer came from, in `status` and in metrics. A stale one is this machine's. */
@@ -63,6 +65,39 @@ export class Metrics {
     help: 'Bytes of bodies that were sent to peers.',
     registers: [this.registry],
   })
+  readonly #pulls = new Counter({
+    name: 'shoal_pulls_total',
+    help: 'Images that clients of this machine have pulled.',
+    registers: [this.registry],
+  })
+  readonly #refreshed = new Counter({
+    name: 'shoal_prefetched_total',
+    help: 'Tags that had moved, and were fetched ahead of the next pull.',
+    registers: [this.registry],
+  })
+  readonly #refreshedBytes = new Counter({
+    name: 'shoal_prefetched_bytes_total',
+    help: 'Bytes that were fetched for these.',
+    registers: [this.registry],
+  })
+  readonly #evictions = new Counter({
+    name: 'shoal_evictions_total',
+    help: 'Blobs that were removed, by why that had to be.',
+    labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly #evictedBytes = new Counter({
+    name: 'shoal_evicted_bytes_total',
+    help: 'Bytes of these.',
+    labelNames: ['cause'],
+    registers: [this.registry],
+  })
+  readonly #refusals = new Counter({
+    name: 'shoal_refusals_total',
+    help: 'Blobs that were pulled and not kept: all else was worth more, or nothing else could go.',
+    labelNames: ['why'],
+    registers: [this.registry],
+  })
   readonly #stalls = new Counter({
     name: 'shoal_event_loop_stalls_total',
     help: 'Times that the daemon did not answer anybody for more than a second.',
@@ -77,6 +112,7 @@ export class Metrics {
   constructor(store: Store) {
     collectDefaultMetrics({ register: this.registry })
     for (const source of ['local', 'peer', 'upstream']) this.#servedBytes.inc({ source }, 0)
+    for (const cause of ['max_size', 'min_free', 'gc', 'rm']) this.#evictions.inc({ cause }, 0)
     gauge(this.registry, 'shoal_store_bytes', 'Bytes of the blobs that are held.', () => store.held.bytes)
     gauge(this.registry, 'shoal_store_blobs', 'Blobs that are held.', () => store.held.blobs)
     gauge(this.registry, 'shoal_transfers', 'Blobs that are arriving.', () => store.transfers.length)
@@ -103,6 +139,34 @@ export class Metrics {
         seen = received
       },
     })
+  }
+
+  /** Shows how many images are counted. */
+  followPopularity(popularity: ImagePopularity): void {
+    gauge(
+      this.registry,
+      'shoal_popularity_entries',
+      'Images of which it is known how often they were pulled, here or by a peer.',
+      () => popularity.entries,
+    )
+  }
+
+  pull(): void {
+    this.#pulls.inc()
+  }
+
+  refreshed(bytes: number): void {
+    this.#refreshed.inc()
+    this.#refreshedBytes.inc(bytes)
+  }
+
+  evicted({ size }: Evicted, cause: Cause): void {
+    this.#evictions.inc({ cause })
+    this.#evictedBytes.inc({ cause }, size)
+  }
+
+  refused(why: 'worth' | 'stuck'): void {
+    this.#refusals.inc({ why })
   }
 
   upload({ status, bytes }: { readonly status: number; readonly bytes: number }): void {

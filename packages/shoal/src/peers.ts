@@ -2,6 +2,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import type { Name } from '@shoal/oci/name'
 import { type Disk, nodeDisk } from '@shoal/store/disk'
+import type { Copies } from '@shoal/store/eviction'
 import type { JointDownloads } from '@shoal/store/joint'
 import type { Sighting } from '@shoal/store/refs'
 import type { Source } from '@shoal/store/source'
@@ -13,7 +14,7 @@ import type { Settings } from './settings/schema.ts'
 
 export type PeersOptions = Pick<
   SwarmOptions,
-  'sharing' | 'open' | 'errand' | 'limits' | 'uploadPace' | 'resting' | 'now'
+  'sharing' | 'open' | 'errand' | 'limits' | 'popularity' | 'uploadPace' | 'resting' | 'now'
 > & {
   readonly settings: Settings
   /** What this machine has seen a tag to be, if peers may know; undefined else. It may be checked first. */
@@ -43,20 +44,25 @@ export class Peers {
   readonly downloads: JointDownloads = {
     join: (want, transfer) => this.#swarm?.downloads.join(want, transfer),
   }
+  /** Where else this machine's blobs are. */
+  readonly copies: Copies = {
+    proved: digest => this.#swarm?.copies(digest) ?? 0,
+    claimed: digest => this.#swarm?.claimed(digest) ?? 0,
+    keeps: digest => this.#swarm?.keeps(digest) ?? true,
+    prove: async blobs => this.#swarm?.prove(blobs, this.#closing.signal),
+  }
   /** What peers have seen tags to be. */
   readonly tags = {
     fresh: async (name: Name, tag: string, signal: AbortSignal): Promise<Sighting | undefined> =>
       this.#swarm?.tags.fresh(name, tag, signal),
     last: async (name: Name, tag: string, signal: AbortSignal): Promise<Sighting | undefined> =>
       this.#swarm?.tags.last(name, tag, signal),
-    // They ask when they want to know.
-    checked: () => {},
   }
   readonly #options: PeersOptions
   #swarm: Swarm | undefined
   /** Changes of the network are made one after another. */
   #change: Promise<void> = Promise.resolve()
-  #closed = false
+  readonly #closing = new AbortController()
 
   constructor(options: PeersOptions) {
     this.#options = options
@@ -77,7 +83,7 @@ export class Peers {
    */
   enter(network: Network): Promise<void> {
     const changed = this.#change.then(async () => {
-      if (this.#closed || this.#swarm?.network.name === network.name) return
+      if (this.#closing.signal.aborted || this.#swarm?.network.name === network.name) return
       await this.#leave()
       this.#swarm = await this.#open(network)
     })
@@ -86,7 +92,7 @@ export class Peers {
   }
 
   async close(): Promise<void> {
-    this.#closed = true
+    this.#closing.abort(new Error('shoal is stopping'))
     await this.#change
     await this.#leave()
   }
@@ -106,6 +112,7 @@ export class Peers {
       errand,
       known,
       limits,
+      popularity,
       uploadPace,
       resting,
       now,
@@ -133,6 +140,7 @@ export class Peers {
         tags: { believes, ttl: tags.ttl, known },
         errand,
         ...(limits && { limits }),
+        ...(popularity && { popularity }),
         maxUploads: max_uploads,
         uploadPace,
         resting,

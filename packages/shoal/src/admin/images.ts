@@ -1,6 +1,6 @@
 import type { Digest } from '@shoal/oci/digest'
 import type { Manifest, Platform } from '@shoal/oci/manifest'
-import { familiarReference } from '@shoal/oci/reference'
+import { familiarReference, formatReference } from '@shoal/oci/reference'
 import type { Store } from '@shoal/store/store'
 
 /** One image of `GET /api/v1/images`; docs/api.md. */
@@ -18,16 +18,19 @@ export type Image = {
   readonly platforms: readonly string[]
   readonly seen_at: string
   readonly seen_from: string
+  readonly pinned: boolean
 }
 
 export function imagesOf(store: Store): Image[] {
+  const pinned = new Set(store.refs.pins.map(({ reference }) => reference))
   return store.refs.list().map(({ name, tag, sighting }) => {
     const { digest } = sighting.descriptor
     const held = new Set<Digest>()
     const platforms = [...new Set(platformsHeld(store, digest, held, new Set()))]
     const reference = { name, tag }
+    const image = formatReference(reference)
     return {
-      image: `${name.registry}/${name.repository}:${tag}`,
+      image,
       name: familiarReference(reference),
       digest,
       bytes: [...held].reduce((sum, each) => sum + (store.sizeOf(each) ?? 0), 0),
@@ -35,6 +38,7 @@ export function imagesOf(store: Store): Image[] {
       platforms,
       seen_at: new Date(sighting.at).toISOString(),
       seen_from: sighting.from,
+      pinned: pinned.has(image),
     }
   })
 }

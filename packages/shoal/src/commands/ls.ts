@@ -20,10 +20,11 @@ export async function lsCommand(args: {
     out('No images yet: they come with the first pull.')
     return 0
   }
-  const table = plainTable(['IMAGE', 'DIGEST', 'HELD', 'COMPLETE FOR', 'SEEN', 'AT'])
-  for (const { name, digest, bytes, platforms, seen_at, seen_from } of images) {
+  const table = plainTable(['IMAGE', 'DIGEST', 'HELD', 'COMPLETE FOR', 'SEEN', 'AT', 'PINNED'])
+  for (const { name, digest, bytes, platforms, seen_at, seen_from, pinned } of images) {
     const complete = platforms.length > 0 ? platforms.join(', ') : 'no platform yet'
-    table.push([name, digest.slice(0, 19), prettyBytes(bytes), complete, seen_at.replace(/\.\d+Z$/, 'Z'), seen_from])
+    const seen = seen_at.replace(/\.\d+Z$/, 'Z')
+    table.push([name, digest.slice(0, 19), prettyBytes(bytes), complete, seen, seen_from, pinned ? 'yes' : ''])
   }
   out(table.toString())
   return 0
