@@ -4,7 +4,7 @@ import { type Disk, type DiskFile, nodeDisk } from '@shoal/store/disk'
 
 /**
  * What is left of what was not synced. Of a file's bytes: all, none, the first half of the new ones, or their number
- * only. Of a folder's names: those that it has now, or those at the last sync.
+ * only. Of each name in a folder: what it stands for now, or what it did at the last sync of the folder.
  */
 export type Loss = {
   bytes(path: string): 'kept' | 'lost' | 'cut' | 'zeros'
@@ -105,8 +105,10 @@ export class CrashingDisk implements Disk {
     const found = new Map<File, File>()
     const survive = (folder: Folder, path: string): Folder => {
       const left = new Map<string, File | Folder>()
-      for (const [name, node] of names(path) === 'kept' ? folder.names : folder.synced) {
+      for (const name of new Set([...folder.names.keys(), ...folder.synced.keys()])) {
         const here = join(path, name)
+        const node = (names(here) === 'kept' ? folder.names : folder.synced).get(name)
+        if (!node) continue
         if (node instanceof Folder) left.set(name, survive(node, here))
         else {
           const file = found.get(node) ?? new File(node.after(bytes(here)))

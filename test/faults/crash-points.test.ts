@@ -207,6 +207,12 @@ class Clients {
     await refs.flush()
     this.#acknowledged.tags.push(index.digest)
   }
+
+  /** Has an image go, with all that it is made of. */
+  async evict({ index, manifest, blobs }: Image): Promise<void> {
+    const digests = [index, manifest, ...blobs].map(({ digest }) => digest)
+    assert.equal(await this.#store.evict(digests), digests)
+  }
 }
 
 /** A disk, and what clients may count on to be there. */
@@ -222,6 +228,8 @@ type Scenario = {
   readonly losses: Readonly<Record<string, Loss>>
   /** Whose file is spoilt before. */
   readonly rotten?: Content
+  /** What goes: a part of it may be left, but no manifest without what it needs. */
+  readonly going?: Image
 }
 
 const kept = () => 'kept' as const
@@ -348,7 +356,8 @@ class Crashes implements AsyncDisposable {
         let state = { disk: disk.after(loss), acknowledged: acted.acknowledged }
         let again = ''
         try {
-          if (nth === stopAt % Object.keys(losses).length) {
+          // What is pulled again comes with its manifest first.
+          if (!scenario.going && nth === stopAt % Object.keys(losses).length) {
             const second = disk.after(loss, (7 * stopAt) % 40)
             const recovery = { disk: second, acknowledged: acted.acknowledged }
             const { acknowledged } = await this.act(recovery, clients => clients.pull(image))
@@ -367,7 +376,7 @@ class Crashes implements AsyncDisposable {
   }
 
   /** Starts again on what is left, and checks that it is what was promised. */
-  async #recover({ disk, acknowledged: { digests, tags } }: State, { image, rotten }: Scenario): Promise<void> {
+  async #recover({ disk, acknowledged: { digests, tags } }: State, { image, rotten, going }: Scenario): Promise<void> {
     const store = await this.open(disk)
     try {
       const clients = new Clients(store)
@@ -380,6 +389,13 @@ class Crashes implements AsyncDisposable {
       for (const digest of digests) {
         const content = contents.get(digest)!
         assert.ok((await clients.held(content))?.equals(content.bytes), `${digest} was given, and is held`)
+      }
+      if (going) {
+        const left = new Set(await layout.blobs())
+        const { index, manifest, blobs } = going
+        assert.ok(!left.has(index.digest) || left.has(manifest.digest), 'no index is left without its manifest')
+        const whole = blobs.every(({ digest }) => left.has(digest))
+        assert.ok(!left.has(manifest.digest) || whole, 'no manifest is left without what it needs')
       }
       const held = store.refs.held(name, tag)?.descriptor.digest
       const known = held !== undefined && (held === tags.at(-1) || !tags.includes(held))
@@ -471,6 +487,16 @@ test('a pull long enough to be noted on the way may crash from there on', () =>
     image: images.large,
     from: operation => operation.startsWith('create') && operation.endsWith('.json.new'),
     losses: Object.fromEntries(Object.entries(losses).filter((_, nth) => nth === 0 || nth === 1 || nth === 4)),
+  })))
+
+test('an image that goes may be cut off anywhere', () =>
+  crash(async run => ({
+    // Nobody counts on what is to go.
+    before: { disk: (await run.whole(pullOld)).disk, acknowledged: new Acknowledged() },
+    act: clients => clients.evict(images.old),
+    image: images.old,
+    going: images.old,
+    losses,
   })))
 
 test.after(() => {

@@ -100,7 +100,7 @@ diskTest('on a full disk pulls pass through, what is held is served, and one war
   await Promise.all([world.get(large), world.get(large), world.get(large, range), world.get(other), world.get(small)])
   const manifest = await world.shoal.get(`/v2/${repository}/manifests/latest`)
   assert.is(manifest.status, 200)
-  assert.match((await world.problem()) ?? '', 'ENOSPC')
+  assert.match((await world.problem()) ?? '', 'store.min_free')
   assert.is(world.said(warning).length, 1)
   assert.equal(await world.blobs(), [hexOf(small)])
   assert.match((await world.shoal.run(['status'])).stdout, 'is not kept')
@@ -117,14 +117,23 @@ diskTest('on a full disk pulls pass through, what is held is served, and one war
 })
 
 diskTest('a disk that becomes full in the middle of a blob costs no client anything', async () => {
-  await using world = await World.open(24, [40])
+  await using world = await World.open(64, [40])
+  world.internet.gcr.intercept = ({ path }) =>
+    path.includes('blobs') ? { kind: 'slow', bytesPerSecond: 20 * MiB } : undefined
   const [layer] = world.layers as [Content]
   const ranges = ['bytes=30000000-30000999', 'bytes=100-40000000'].map(range => ({ range }))
   // One that had bytes from beyond what the disk took in order may break off: they are lost, unverified.
   const beyond = world.get(layer, { range: 'bytes=41000000-41900000' }).catch(error => {
     assert.is(error.message, 'aborted')
   })
-  await Promise.all([world.get(layer), world.get(layer), ...ranges.map(range => world.get(layer, range)), beyond])
+  const filler = join(world.disk, 'filler')
+  const filling = until(
+    async () => ((await readdir(join(world.data, 'ingest'))).length > 0 ? true : undefined),
+    () => 'nothing arrives',
+  ).then(() => writeFile(filler, Buffer.alloc(64 * MiB)).catch((error: NodeJS.ErrnoException) => error.code))
+  const gets = [world.get(layer), world.get(layer), ...ranges.map(range => world.get(layer, range)), beyond]
+  assert.is((await Promise.all([filling, ...gets]))[0], 'ENOSPC')
+  assert.match((await world.problem()) ?? '', 'ENOSPC')
   assert.is(world.said(warning).length, 1)
   assert.equal(await world.blobs(), [])
   // The part that was in the way is gone.
@@ -132,7 +141,9 @@ diskTest('a disk that becomes full in the middle of a blob costs no client anyth
     async () => ((await readdir(join(world.data, 'ingest'))).length === 0 ? true : undefined),
     () => 'the part stays',
   )
+  await rm(filler)
   await world.get(layer)
+  assert.equal(await world.blobs(), [hexOf(layer)])
 })
 
 diskTest('where nothing can be written, pulls pass through', async () => {
