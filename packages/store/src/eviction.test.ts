@@ -137,7 +137,7 @@ class World implements AsyncDisposable {
 
   async collect(dry: boolean): Promise<Evicted[]> {
     const blobs: Evicted[] = []
-    await this.eviction.collect(dry, async collected => {
+    await this.eviction.collect(dry, collected => {
       if ('blob' in collected) blobs.push(collected.blob)
     })
     return blobs
@@ -407,6 +407,29 @@ test('what is not used goes first of what is worth nothing', async () => {
   world.eviction.used(digestOf(used))
   await world.pull('new', [world.blob('new', 40_000)])
   assert.equal(world.evicted, ['old'])
+})
+
+test('a collection removes no more than the disk lacks', async () => {
+  await using world = await World.open(1e9, { free: 1_000_000_000, minFree: 100_000 })
+  for (const name of ['one', 'two', 'three']) await world.pull(name, [world.blob(name, 60_000)])
+  world.free = (await world.diskUsed()) + 99_990
+  for (const dry of [true, false]) {
+    const bytes = (await world.collect(dry)).reduce((sum, { size }) => sum + size, 0)
+    assert.ok(bytes > 0 && bytes < 120_000, `${bytes} bytes`)
+  }
+})
+
+test('what cannot be removed is held on, and no pull fails for it', async () => {
+  await using world = await World.open(100_000)
+  const seldom = await world.pull('seldom', [world.blob('seldom', 60_000)], 1)
+  world.disk.before = (operation, path) => {
+    if (operation === 'remove' && path.includes('blobs')) throw new Error('EPERM')
+  }
+  const often = world.blob('often', 60_000)
+  assert.not(await world.put(often))
+  assert.ok(world.holds(seldom))
+  world.disk.before = () => {}
+  assert.is(world.store.held.bytes, await world.diskUsed())
 })
 
 test.run()

@@ -172,10 +172,14 @@ export class Eviction implements Room, AsyncDisposable {
     this.#turn(ahead).catch(error => events.failed(error))
   }
 
-  admits(digest: Digest, size: number, kind: 'manifest' | 'blob'): Promise<boolean> {
+  async admits(digest: Digest, size: number, kind: 'manifest' | 'blob'): Promise<boolean> {
+    const { maxBytes, events } = this.#options
+    const excess = () => this.#used(digest) + this.#soon + size - maxBytes
+    if (excess() <= 0) {
+      this.#admitted.set(digest, size)
+      return true
+    }
     return this.#turn(async () => {
-      const { maxBytes, events } = this.#options
-      const excess = () => this.#used(digest) + this.#soon + size - maxBytes
       // Without its manifest, what an image needs is worth nothing.
       const worth = async () => (kind === 'manifest' ? Number.POSITIVE_INFINITY : this.#worthOf(digest, size))
       const need = () => ({ least: excess(), best: excess() })
@@ -207,25 +211,29 @@ export class Eviction implements Room, AsyncDisposable {
   /**
    * Removes at once what is to go: what transfers have left, what no image needs, and what is above the marks.
    * @param dry whether it is only told
-   * @param tell ends it if it rejects
+   * @param tell ends it if it throws
    */
-  collect(dry: boolean, tell: (collected: Collected) => Promise<void>): Promise<void> {
+  collect(dry: boolean, tell: (collected: Collected) => void): Promise<void> {
     return this.#turn(async () => {
       const { store, maxBytes } = this.#options
       let freed = dry ? this.#parked : 0
       for (const [digest, size] of [...store.parked]) {
         if (!dry) await store.evictParked(digest)
-        await tell({ parked: { digest, size } })
+        tell({ parked: { digest, size } })
       }
       const victims = await this.#choose()
       const remove = async (group: readonly Victim[]) => {
         for (const victim of group) if (dry) freed += victim.size
         const gone = dry ? group.map(victim => this.#evicted(victim)) : await this.#evict(group, 'gc')
-        for (const blob of gone) await tell({ blob })
+        for (const blob of gone) tell({ blob })
       }
       for (const item of this.#unneeded()) await remove(victims.take(item) ?? [])
       const lacking = (await this.#lacking()) - freed
-      const over = () => Math.max(this.#used() + this.#soon - freed - lowMark * maxBytes, lacking)
+      const before = { bytes: this.bytes, freed }
+      const over = () => {
+        const since = dry ? freed - before.freed : before.bytes - this.bytes
+        return Math.max(this.#used() + this.#soon - (dry ? freed : 0) - lowMark * maxBytes, lacking - since)
+      }
       await this.#each(victims, over, remove)
     })
   }
@@ -335,10 +343,8 @@ export class Eviction implements Room, AsyncDisposable {
     )
     if (bytes < least) return
     for (const group of chosen) {
-      if (need().best <= 0) return
-      // It may have come into use meanwhile.
-      const inUse = this.#inUse
-      if (!group.some(({ id }) => inUse.has(id))) await this.#evict(group, cause)
+      if (this.#closed || need().best <= 0) return
+      await this.#evict(group, cause)
     }
   }
 
@@ -429,8 +435,25 @@ export class Eviction implements Room, AsyncDisposable {
     return busy
   }
 
+  /** Whether none of a group was pinned, came into use, or is needed by something that stays, since it was chosen. */
+  #mayStillGo(group: readonly Victim[]): boolean {
+    const { inventory } = this.#stock
+    const going = new Set(group.map(({ id }) => id))
+    const [pinned, inUse] = [this.#pinned(), this.#inUse]
+    const isLeft = (id: string) => inventory.get(id) !== undefined && !going.has(id)
+    return group.every(
+      ({ id }) =>
+        !pinned.has(id) &&
+        !inUse.has(id) &&
+        [...inventory.parentsOf(id)].every(
+          parent => going.has(parent.id) || (parent.parts?.needs === 'any' && parent.parts.ids.some(isLeft)),
+        ),
+    )
+  }
+
   async #evict(group: readonly Victim[], cause: Cause): Promise<readonly Evicted[]> {
     const { store, events } = this.#options
+    if (!this.#mayStillGo(group)) return []
     const told = group.map(victim => this.#evicted(victim))
     const gone = new Set(await store.evict(told.map(({ digest }) => digest)))
     const evicted = told.filter(({ digest }) => gone.has(digest))
@@ -461,14 +484,18 @@ export class Eviction implements Room, AsyncDisposable {
     const { store } = this.#options
     const { inventory } = this.#stock
     for (const digest of this.#refused) {
-      const parents = [...inventory.parentsOf(digest)]
+      // An index is of use as long as it has another image.
+      const isHeld = (id: string) => id !== digest && inventory.get(id) !== undefined
+      const parents = [...inventory.parentsOf(digest)].filter(
+        ({ parts }) => parts?.needs === 'all' || !parts?.ids.some(isHeld),
+      )
       if (parents.some(({ parts }) => parts?.ids.some(id => store.transfer(id as Digest)))) continue
       const pinned = this.#pinned()
       let left = false
       for (const parent of store.sizeOf(digest) === undefined ? parents : []) {
         const group = (await this.#choose()).take(parent)
         if (group) await this.#evict(group, 'max_size')
-        else left ||= !pinned.has(parent.id)
+        left ||= !pinned.has(parent.id) && inventory.get(parent.id) !== undefined
       }
       if (!left) this.#refused.delete(digest)
     }

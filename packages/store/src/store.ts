@@ -10,7 +10,7 @@ import { Ingest } from './ingest.ts'
 import { Layout } from './layout.ts'
 import { fill, type Reader } from './reader.ts'
 import { Refs, type Sighting } from './refs.ts'
-import type { Room } from './room.ts'
+import { NoRoomError, type Room } from './room.ts'
 import { Transfer, type Verdict } from './transfer.ts'
 import { Visibilities } from './visibility.ts'
 import { WrongParts } from './wrong-parts.ts'
@@ -334,13 +334,14 @@ export class Store {
     const transfer = new Transfer(digest, async size => {
       // Nothing of what is removed now may be taken for what is about to arrive.
       await this.#leaving.get(digest)
-      await this.#room?.make(digest, size)
+      await this.#makeRoom(digest, size)
       this.#parked.delete(digest)
       return Ingest.open(this.#disk, this.#layout, digest, size)
     })
     this.#transfers.set(digest, transfer)
     void transfer.settled.then(({ stored }) => {
       this.#transfers.delete(digest)
+      for (const other of this.#lingering) if (other.deserted) this.#lingering.delete(other)
       if (!transfer.deserted) this.#lingering.add(transfer)
       if (!stored) void this.#lookForPart(digest)
     })
@@ -355,8 +356,10 @@ export class Store {
   async verify(transfer: Transfer, contentType?: string): Promise<Verdict> {
     const { digest, size } = transfer
     const verdict = await transfer.verify({
-      admits: async () =>
-        (await this.#room?.admits(digest, size!, contentType === undefined ? 'blob' : 'manifest')) ?? true,
+      admits: async () => {
+        const admitted = this.#room?.admits(digest, size!, contentType === undefined ? 'blob' : 'manifest') ?? true
+        return (await this.#unless('making room failed', Promise.resolve(admitted))) ?? false
+      },
       onStored: () => this.#add(digest, size!, contentType),
       onPassed: async passing => {
         const bytes = contentType === undefined ? undefined : await passing.bytes()
@@ -382,18 +385,28 @@ export class Store {
       if (!record) continue
       const path = this.#layout.blob(digest)
       // What needs it has gone before, for good.
-      if (unsynced !== undefined && record.mediaType === undefined) await this.#disk.syncFolder(unsynced)
-      if (record.mediaType === undefined) unsynced = undefined
-      else unsynced = dirname(path)
-      for (const [reference, sighting] of this.refs.sightingsOf(digest)) await this.index.remember(reference, sighting)
+      if (unsynced !== undefined) await this.#disk.syncFolder(unsynced)
+      unsynced = record.mediaType === undefined ? undefined : dirname(path)
+      for (const [reference, sighting] of this.refs.sightingsOf(digest))
+        await this.#unless('a tag is not remembered', this.index.remember(reference, sighting))
       // It may be wanted again by now, or be on its way.
-      if (this.#blobs.get(digest) !== record || this.#moving.has(digest) || this.inUse.has(digest)) continue
+      if (this.#blobs.get(digest) !== record || this.#moving.has(digest) || this.inUse.has(digest)) break
+      if (this.refs.pins.some(({ descriptor }) => descriptor.digest === digest)) break
       this.#forget(digest, record)
+      try {
+        await this.#leave(digest, async () => {
+          await this.#disk.remove(path)
+          await this.#unless('the index cannot be written', this.visibilities.forget(digest))
+        })
+      } catch (error) {
+        this.#onWarning(`${path} cannot be removed: ${error instanceof Error ? error.message : String(error)}`)
+        this.#blobs.set(digest, record)
+        this.#bytes += record.size
+        this.refs.stored(digest)
+        this.#tell(digest, 'stored')
+        break
+      }
       evicted.push(digest)
-      await this.#leave(digest, async () => {
-        await this.#disk.remove(path)
-        await this.visibilities.forget(digest)
-      })
     }
     if (unsynced !== undefined) await this.#disk.syncFolder(unsynced)
     return evicted
@@ -508,6 +521,26 @@ export class Store {
     this.#manifests.delete(digest)
     this.refs.dropped(digest)
     this.#tell(digest, 'dropped')
+  }
+
+  /** @throws NoRoomError; without what else goes wrong there can be a pull all the same */
+  async #makeRoom(digest: Digest, size: number): Promise<void> {
+    try {
+      await this.#room?.make(digest, size)
+    } catch (error) {
+      if (error instanceof NoRoomError) throw error
+      this.#onWarning(`making room failed: ${error instanceof Error ? error.message : String(error)}`)
+    }
+  }
+
+  /** What fails that can be done without is told. */
+  async #unless<T>(problem: string, done: Promise<T>): Promise<T | undefined> {
+    try {
+      return await done
+    } catch (error) {
+      this.#onWarning(`${problem}: ${error instanceof Error ? error.message : String(error)}`)
+      return undefined
+    }
   }
 
   /** Removes files of a digest; whoever wants to make new ones waits. */

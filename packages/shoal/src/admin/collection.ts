@@ -33,16 +33,21 @@ export type CollectionSummary = {
 
 /** `POST /api/v1/gc`: what is to go goes now; `{"dry_run": true}` only tells. */
 export function collections(eviction: Eviction, maxBytes: number): Action {
-  return async (accept, _signal, input) => {
+  return async (accept, signal, input) => {
     const dryRun = typeof input === 'object' && input !== null && 'dry_run' in input && input.dry_run === true
     const send: (line: CollectionLine) => Promise<void> = accept()
     let [blobs, freed] = [0, 0]
-    await eviction.collect(dryRun, async collected => {
+    // Who reads slowly holds up nobody but itself.
+    let sent = Promise.resolve()
+    await eviction.collect(dryRun, collected => {
+      signal.throwIfAborted()
       const line = lineOf(collected)
       if ('blob' in line) blobs++
       freed += ('blob' in line ? line.blob : line.parked).bytes
-      await send(line)
+      sent = sent.then(() => send(line))
+      sent.catch(() => {})
     })
+    await sent
     const bytes = eviction.bytes - (dryRun ? freed : 0)
     await send({ summary: { dry_run: dryRun, blobs, freed_bytes: freed, bytes, max_bytes: maxBytes } })
   }

@@ -22,7 +22,7 @@ export type Image = {
 }
 
 export function imagesOf(store: Store): Image[] {
-  const pinned = new Set(store.refs.pins.map(({ reference }) => reference))
+  const pins = new Map(store.refs.pins.map(({ reference, descriptor }) => [reference, descriptor.digest]))
   return store.refs.list().map(({ name, tag, sighting }) => {
     const { digest } = sighting.descriptor
     const held = new Set<Digest>()
@@ -38,7 +38,7 @@ export function imagesOf(store: Store): Image[] {
       platforms,
       seen_at: new Date(sighting.at).toISOString(),
       seen_from: sighting.from,
-      pinned: pinned.has(image),
+      pinned: pins.get(image) === digest,
     }
   })
 }

@@ -286,7 +286,8 @@ test("a pod's service variables are not settings", async context => {
 test('a token of a network is whole, and never shown', async context => {
   const token = createToken()
   assert.is((await load(context, `swarm.token = "${token}"`)).settings.swarm.token, token)
-  for (const wrong of [token.slice(0, -1), `${token.slice(0, 20)}x${token.slice(21)}`, 'hush']) {
+  const other = token[20] === 'x' ? 'y' : 'x'
+  for (const wrong of [token.slice(0, -1), `${token.slice(0, 20)}${other}${token.slice(21)}`, 'hush']) {
     const [problem = ''] = await problems(context, null, { SHOAL_SWARM_TOKEN: wrong })
     assert.match(problem, 'SHOAL_SWARM_TOKEN: swarm.token: expected a whole token as "shoal network create" prints it')
     assert.not.match(problem, wrong.slice(-4))
