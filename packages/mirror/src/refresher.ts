@@ -1,8 +1,8 @@
 import { setTimeout as nodeSleep } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci/digest'
 import type { Descriptor, Manifest } from '@shoal/oci/manifest'
-import { formatName, type Name, NameError } from '@shoal/oci/name'
-import { parseReference, type Reference } from '@shoal/oci/reference'
+import { formatName, type Name } from '@shoal/oci/name'
+import { readReference } from '@shoal/oci/reference'
 import type { Sighting } from '@shoal/store/refs'
 import type { Want } from '@shoal/store/source'
 import type { Store } from '@shoal/store/store'
@@ -136,7 +136,7 @@ export class Refresher implements AsyncDisposable {
     for (const { image, count } of popular()) {
       if (count < leastPulls || due.length === mostAsked) break
       images.add(image)
-      const { name, tag, digest } = referenceIn(image) ?? {}
+      const { name, tag, digest } = readReference(image) ?? {}
       if (!name || tag === undefined || digest !== undefined) continue
       const held = store.refs.held(name, tag)
       const seenAt = store.refs.seen(name, tag)?.at ?? 0
@@ -272,14 +272,4 @@ function placesOf({ manifests }: Manifest): ReadonlyMap<string, Descriptor> {
     places.set(`${platform} ${count}`, descriptor)
   }
   return places
-}
-
-/** What was kept, or peers say, need not be an image. */
-function referenceIn(image: string): Reference | undefined {
-  try {
-    return parseReference(image)
-  } catch (error) {
-    if (error instanceof NameError) return undefined
-    throw error
-  }
 }

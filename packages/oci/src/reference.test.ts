@@ -3,7 +3,14 @@ import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import { digestFrom } from './digest.ts'
 import { type Name, NameError, parseName } from './name.ts'
-import { familiarReference, formatReference, isTag, parseReference, type Reference } from './reference.ts'
+import {
+  familiarReference,
+  formatReference,
+  isTag,
+  parseReference,
+  type Reference,
+  readReference,
+} from './reference.ts'
 
 // Lone surrogates included.
 const anyText = fc.string({ unit: fc.nat(0xffff).map(code => String.fromCharCode(code)) })
@@ -216,6 +223,11 @@ test('the familiar form leaves out what Docker leaves out', () => {
     'docker.io.example.com/library/nginx:1': 'docker.io.example.com/library/nginx:1',
   }
   for (const [text, familiar] of Object.entries(cases)) assert.is(familiarReference(parseReference(text)), familiar)
+})
+
+test('text that need not be a reference is read, or is none', () => {
+  assert.equal(readReference('nginx:1.27'), parseReference('nginx:1.27'))
+  assert.is(readReference('no reference'), undefined)
 })
 
 test.run()

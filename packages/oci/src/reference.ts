@@ -43,6 +43,16 @@ export function parseReference(text: string): Reference {
   }
 }
 
+/** The same of text that need not be one: then undefined. */
+export function readReference(text: string): Reference | undefined {
+  try {
+    return parseReference(text)
+  } catch (error) {
+    if (error instanceof NameError) return undefined
+    throw error
+  }
+}
+
 /** The whole reference with nothing left out, `docker.io/library/nginx:latest`. {@link parseReference} reads it back. */
 export function formatReference(reference: Reference): string {
   const tag = reference.tag === undefined ? '' : `:${reference.tag}`

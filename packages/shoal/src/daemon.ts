@@ -23,7 +23,7 @@ import { unbans } from './admin/unban.ts'
 import { verifications } from './admin/verification.ts'
 import { descriptorLimit } from './descriptors.ts'
 import { EventLoopWatch } from './event-loop.ts'
-import { ImagePopularity } from './image-popularity.ts'
+import { ImagePopularity, isSure } from './image-popularity.ts'
 import { listen } from './listening.ts'
 import type { Logger } from './log.ts'
 import { Metrics, servedFrom } from './metrics.ts'
@@ -199,7 +199,7 @@ export async function startDaemon(settings: Settings, log: Logger): Promise<Daem
           popular: () =>
             popularity
               .top(mostRefreshed)
-              .filter(({ own, machines }) => own > 0 || machines > 1)
+              .filter(isSure)
               .map(({ image, office }) => ({ image, count: office })),
           responsible: (name, digest) => peers.swarm?.responsible(name, digest) ?? true,
           resting: () => politeness.resting(),

@@ -1,5 +1,4 @@
-import { NameError } from '@shoal/oci/name'
-import { parseReference, type Reference } from '@shoal/oci/reference'
+import { readReference } from '@shoal/oci/reference'
 import { countOf } from '@shoal/retention/decay'
 import { OfficePopularity, type Told } from '@shoal/retention/office-popularity'
 import { Popularity, plausible, type Row } from '@shoal/retention/popularity'
@@ -14,6 +13,11 @@ const own = 'own'
 
 /** How often an image was pulled lately, and by how many machines that is known of. */
 export type ImageDemand = { readonly image: string; readonly machines: number } & Demand
+
+/** Whether it is more than one peer's word that an image is pulled. */
+export function isSure({ own, machines }: ImageDemand): boolean {
+  return own > 0 || machines > 1
+}
 
 export type ImagePopularityOptions = {
   readonly store: Store
@@ -102,12 +106,8 @@ export class ImagePopularity implements AsyncDisposable {
   /** The same of those that are pulled most, those first; those that one peer alone has pulled come last. */
   top(most: number): ImageDemand[] {
     return [...this.demands()]
-      .map(demand => ({ demand, sure: demand.own > 0 || demand.machines > 1 }))
-      .sort(
-        (a, b) => Number(b.sure) - Number(a.sure) || b.demand.office - a.demand.office || compare(a.demand, b.demand),
-      )
+      .sort((a, b) => Number(isSure(b)) - Number(isSure(a)) || b.office - a.office || (a.image < b.image ? -1 : 1))
       .slice(0, most)
-      .map(({ demand }) => demand)
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -118,7 +118,7 @@ export class ImagePopularity implements AsyncDisposable {
 
   #isPublic(image: string): boolean {
     const { store, mayShare } = this.#options
-    const reference = referenceIn(image)
+    const reference = readReference(image)
     if (!reference || !mayShare(reference.name.registry)) return false
     const { name, tag, digest } = reference
     // That peers have its content does not make a name public.
@@ -150,19 +150,5 @@ export class ImagePopularity implements AsyncDisposable {
         onFailure(error)
       }
     })
-  }
-}
-
-function compare({ image: a }: ImageDemand, { image: b }: ImageDemand): number {
-  return a < b ? -1 : a > b ? 1 : 0
-}
-
-/** What was kept, or comes from elsewhere, need not be an image. */
-function referenceIn(image: string): Reference | undefined {
-  try {
-    return parseReference(image)
-  } catch (error) {
-    if (error instanceof NameError) return undefined
-    throw error
   }
 }

@@ -175,23 +175,24 @@ export class Eviction implements Room, AsyncDisposable {
   async admits(digest: Digest, size: number, kind: 'manifest' | 'blob'): Promise<boolean> {
     const { maxBytes, events } = this.#options
     const excess = () => this.#used(digest) + this.#soon + size - maxBytes
-    if (excess() <= 0) {
+    const fits = () => {
+      if (excess() > 0) return false
       this.#admitted.set(digest, size)
       return true
     }
-    return this.#turn(async () => {
-      // Without its manifest, what an image needs is worth nothing.
-      const worth = async () => (kind === 'manifest' ? Number.POSITIVE_INFINITY : this.#worthOf(digest, size))
-      const need = () => ({ least: excess(), best: excess() })
-      if (excess() > 0) await this.#collect(need, 'max_size', await worth())
-      if (excess() <= 0) {
-        this.#admitted.set(digest, size)
-        return true
-      }
-      this.#refused.add(digest)
-      events.refused(digest, (await this.#mayAnythingGo()) ? 'worth' : 'stuck')
-      return false
-    })
+    return (
+      fits() ||
+      this.#turn(async () => {
+        if (fits()) return true
+        // Without its manifest, what an image needs is worth nothing.
+        const worth = kind === 'manifest' ? Number.POSITIVE_INFINITY : await this.#worthOf(digest, size)
+        await this.#collect(() => ({ least: excess(), best: excess() }), 'max_size', worth)
+        if (fits()) return true
+        this.#refused.add(digest)
+        events.refused(digest, (await this.#mayAnythingGo()) ? 'worth' : 'stuck')
+        return false
+      })
+    )
   }
 
   /** Looks whether all is as it should be; is due every now and then. */
@@ -367,7 +368,6 @@ export class Eviction implements Room, AsyncDisposable {
     const { copies, now, random } = this.#options
     this.#demands ??= this.#lookForDemands()
     const demands = await this.#demands
-    const pinned = this.#pinned()
     this.#busy = this.#inUse
     this.#tags = this.#options.store.refs.tagsByDigest()
     this.#wasOf.clear()
@@ -379,7 +379,7 @@ export class Eviction implements Room, AsyncDisposable {
         const others = copiesOf(id as Digest)
         return others === 0 || copies.keeps(id as Digest) ? 1 : 1 + others
       },
-      stays: id => pinned.has(id) || this.#busy.has(id),
+      stays: id => this.#isKept(id) || this.#busy.has(id),
       random,
       now: now(),
       below,
@@ -398,7 +398,7 @@ export class Eviction implements Room, AsyncDisposable {
   /** What it would be worth to keep a blob that is not held yet. */
   async #worthOf(digest: Digest, size: number): Promise<number> {
     const item: Item = { id: digest, size, parts: undefined, usedAt: this.#options.now(), place: -1 }
-    return this.#pinned().has(digest) ? Number.POSITIVE_INFINITY : (await this.#choose()).worthOf(item)
+    return this.#isKept(digest) ? Number.POSITIVE_INFINITY : (await this.#choose()).worthOf(item)
   }
 
   /** How often what was pulled by digest, or is called something that was. */
@@ -420,30 +420,33 @@ export class Eviction implements Room, AsyncDisposable {
     return all
   }
 
-  /** What must stay because somebody said so, with all that it needs. */
-  #pinned(): ReadonlySet<string> {
-    const { refs } = this.#options.store
-    const pinned = new Set<string>([...refs.pins.map(({ descriptor }) => descriptor.digest), ...refs.foreign])
-    for (const id of pinned) for (const part of this.#stock.inventory.get(id)?.parts?.ids ?? []) pinned.add(part)
-    return pinned
+  /** Whether something must stay because somebody said so, of itself or of what needs it. */
+  #isKept(id: string): boolean {
+    const kept: ReadonlySet<string> = this.#options.store.refs.kept
+    return kept.size > 0 && this.#withNeeders([id]).some(each => kept.has(each))
+  }
+
+  /** Some blobs, and the manifests that need them, also by way of others. */
+  #withNeeders(ids: Iterable<string>): readonly string[] {
+    const all = new Set(ids)
+    for (const id of all) for (const parent of this.#stock.inventory.parentsOf(id)) all.add(parent.id)
+    return [...all]
   }
 
   /** What is being read or arrives, and what needs that. */
   get #inUse(): ReadonlySet<string> {
-    const busy = new Set<string>(this.#options.store.inUse)
-    for (const id of busy) for (const { id: parent } of this.#stock.inventory.parentsOf(id)) busy.add(parent)
-    return busy
+    return new Set(this.#withNeeders(this.#options.store.inUse))
   }
 
   /** Whether none of a group was pinned, came into use, or is needed by something that stays, since it was chosen. */
   #mayStillGo(group: readonly Victim[]): boolean {
     const { inventory } = this.#stock
     const going = new Set(group.map(({ id }) => id))
-    const [pinned, inUse] = [this.#pinned(), this.#inUse]
+    const inUse = this.#inUse
     const isLeft = (id: string) => inventory.get(id) !== undefined && !going.has(id)
     return group.every(
       ({ id }) =>
-        !pinned.has(id) &&
+        !this.#isKept(id) &&
         !inUse.has(id) &&
         [...inventory.parentsOf(id)].every(
           parent => going.has(parent.id) || (parent.parts?.needs === 'any' && parent.parts.ids.some(isLeft)),
@@ -463,9 +466,7 @@ export class Eviction implements Room, AsyncDisposable {
 
   #evicted({ id, ...victim }: Victim): Evicted {
     const { inventory } = this.#stock
-    const roots = new Set([id])
-    for (const root of roots) for (const parent of inventory.parentsOf(root)) roots.add(parent.id)
-    const images = this.#wasOf.get(id) ?? [...roots].flatMap(root => this.#tags.get(root) ?? [])
+    const images = this.#wasOf.get(id) ?? this.#withNeeders([id]).flatMap(each => this.#tags.get(each) ?? [])
     for (const part of inventory.get(id)?.parts?.ids ?? []) this.#wasOf.set(part, images)
     return { digest: id as Digest, ...victim, images }
   }
@@ -490,12 +491,11 @@ export class Eviction implements Room, AsyncDisposable {
         ({ parts }) => parts?.needs === 'all' || !parts?.ids.some(isHeld),
       )
       if (parents.some(({ parts }) => parts?.ids.some(id => store.transfer(id as Digest)))) continue
-      const pinned = this.#pinned()
       let left = false
       for (const parent of store.sizeOf(digest) === undefined ? parents : []) {
         const group = (await this.#choose()).take(parent)
         if (group) await this.#evict(group, 'max_size')
-        left ||= !pinned.has(parent.id) && inventory.get(parent.id) !== undefined
+        left ||= !this.#isKept(parent.id) && inventory.get(parent.id) !== undefined
       }
       if (!left) this.#refused.delete(digest)
     }

@@ -8,6 +8,7 @@ import { DiskError } from './disk-error.ts'
 import { type Hasher, hasherOf, sharedBuffer } from './hash-thread.ts'
 import type { Layout } from './layout.ts'
 import { Ledger } from './ledger.ts'
+import { readWhole } from './reader.ts'
 import type { Giver } from './source.ts'
 
 const readSize = 512 * 1024
@@ -156,13 +157,7 @@ export class Ingest {
 
   /** All of it, if it is small. Only once it is verified. */
   async bytes(): Promise<Buffer | undefined> {
-    if (this.size > manifestLimit) return undefined
-    const all = Buffer.allocUnsafeSlow(this.size)
-    for (let at = 0, count: number; at < this.size; at += count) {
-      count = await this.#file.read(all.subarray(at), this.size - at, at)
-      if (count === 0) return undefined
-    }
-    return all
+    return this.size > manifestLimit ? undefined : readWhole(this)
   }
 
   /** Keeps what is there for a later {@link open}. The file stays readable until {@link close}. */

@@ -4,6 +4,7 @@ import type { RangeSet } from '@shoal/oci/range-set'
 import { type Hasher, hasherOf, sharedBuffer } from './hash-thread.ts'
 import type { Ingest } from './ingest.ts'
 import { Ledger } from './ledger.ts'
+import { readWhole } from './reader.ts'
 import type { Giver } from './source.ts'
 
 /** How far what arrives may be ahead of the slowest reader, in bytes: a whole manifest, at least. */
@@ -153,13 +154,7 @@ export class Passage {
 
   /** All of it, if it is small and nobody has read it yet. */
   async bytes(): Promise<Buffer | undefined> {
-    if (this.#forgot || this.size > windowSize) return undefined
-    const all = Buffer.allocUnsafeSlow(this.size)
-    for (let at = 0, count: number; at < this.size; at += count) {
-      count = await this.read(all.subarray(at), this.size - at, at)
-      if (count === 0) return undefined
-    }
-    return all
+    return this.#forgot || this.size > windowSize ? undefined : readWhole(this)
   }
 
   async park(): Promise<void> {

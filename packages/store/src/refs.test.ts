@@ -240,4 +240,41 @@ test('what is found public makes public the tags of that name that were seen to 
   assert.equal([reopened.isPublic(name), reopened.isPublic(other)], [true, false])
 })
 
+test('what is pinned is kept, also after a restart and when its tag is another image, until it is unpinned', async () => {
+  await using world = await World.open('old', 'new')
+  const refs = await world.refs()
+  const reference = 'docker.io/library/busybox:latest'
+  refs.see(name, 'latest', sighting('old'))
+  await refs.pin({ reference, descriptor: sighting('old').descriptor, at: 1_700_000_000_123 })
+  refs.see(name, 'latest', sighting('new', 1_800_000_000_000))
+  await refs.flush()
+  const again = await world.refs()
+  assert.equal(again.pins, refs.pins)
+  assert.equal([...again.kept], [digest('old')])
+  assert.is(again.held(name, 'latest')?.descriptor.digest, digest('new'))
+  assert.ok(await again.unpin(reference))
+  assert.not(await again.unpin(reference))
+  assert.is(again.kept.size, 0)
+  assert.equal((await world.refs()).pins, [])
+})
+
+test('what others have written an entry for is kept', async () => {
+  await using world = await World.open()
+  const entry = { mediaType: mediaTypes.ociIndex, digest: digest('theirs'), size: 100 }
+  await world.disk.replaceFile(world.path, JSON.stringify({ schemaVersion: 2, manifests: [entry, { odd: true }] }))
+  assert.equal([...(await world.refs()).kept], [digest('theirs')])
+})
+
+test('a pin that cannot be written is told of', async () => {
+  await using world = await World.open('old')
+  const refs = await world.refs()
+  world.disk.before = operation => {
+    if (operation === 'replaceFile') throw new Error('ENOSPC')
+  }
+  const pinning = refs.pin({ reference: 'busybox', descriptor: sighting('old').descriptor, at: 0 })
+  assert.match(String(await pinning.catch((error: unknown) => error)), 'ENOSPC')
+  world.disk.before = () => {}
+  await refs.flush()
+})
+
 test.run()

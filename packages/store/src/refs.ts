@@ -64,6 +64,8 @@ export class Refs {
   readonly #pins = new Map<string, Pin>()
   /** Entries that others wrote; they are kept as they are. */
   #foreign: unknown[] = []
+  /** As of the last change of these. */
+  #kept: ReadonlySet<Digest> | undefined
   #timer: NodeJS.Timeout | undefined
   /** Whether there is something that is not written. */
   #changed = false
@@ -184,24 +186,26 @@ export class Refs {
     return [...this.#pins.values()].sort((a, b) => (a.reference < b.reference ? -1 : 1))
   }
 
-  /** The digests that others have written entries for: what is theirs stays, too. */
-  get foreign(): readonly Digest[] {
-    return this.#foreign.flatMap(entry => {
-      const digest: unknown =
-        typeof entry === 'object' && entry !== null && 'digest' in entry ? entry.digest : undefined
-      return typeof digest === 'string' && isDigest(digest) ? [digest] : []
-    })
+  /** The digests of what is to stay: what is pinned, and what others have written entries for. */
+  get kept(): ReadonlySet<Digest> {
+    this.#kept ??= new Set([
+      ...this.pins.map(({ descriptor }) => descriptor.digest),
+      ...this.#foreign.flatMap(entry => digestIn(entry) ?? []),
+    ])
+    return this.#kept
   }
 
   /** Has an image stay; survives power loss once it resolves. @throws if it cannot be written */
   async pin(pin: Pin): Promise<void> {
     this.#pins.set(pin.reference, pin)
+    this.#kept = undefined
     await this.#writeNow()
   }
 
   /** @returns whether it was pinned; see {@link pin} */
   async unpin(reference: string): Promise<boolean> {
     if (!this.#pins.delete(reference)) return false
+    this.#kept = undefined
     await this.#writeNow()
     return true
   }
@@ -303,6 +307,12 @@ export class Refs {
     }
     return `${JSON.stringify(index, null, 1)}\n`
   }
+}
+
+/** What an entry is of that others wrote. */
+function digestIn(entry: unknown): Digest | undefined {
+  const digest: unknown = typeof entry === 'object' && entry !== null && 'digest' in entry ? entry.digest : undefined
+  return typeof digest === 'string' && isDigest(digest) ? digest : undefined
 }
 
 /** Whether a reference with a tag, as {@link formatReference} writes it, is one of a repository. */

@@ -116,7 +116,8 @@ export class SharedBlobs implements Sharing, Disposable {
 
   /**
    * Whether peers may have what belongs to these. A peer's word is enough, but not for what this machine has as private
-   * or of a registry that is not to be shared, too: any peer can make up a manifest that lists the layers of such an image.
+   * or of a registry that is not to be shared, too: whoever wants can make up a manifest that lists the layers of such an
+   * image.
    */
   #mayHave(owners: readonly { readonly registry: string; readonly standing: Standing }[]): boolean {
     const { mayShare } = this.#options

@@ -391,7 +391,7 @@ export class Store {
         await this.#unless('a tag is not remembered', this.index.remember(reference, sighting))
       // It may be wanted again by now, or be on its way.
       if (this.#blobs.get(digest) !== record || this.#moving.has(digest) || this.inUse.has(digest)) break
-      if (this.refs.pins.some(({ descriptor }) => descriptor.digest === digest)) break
+      if (this.refs.kept.has(digest)) break
       this.#forget(digest, record)
       try {
         await this.#leave(digest, async () => {

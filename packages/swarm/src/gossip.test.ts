@@ -82,10 +82,11 @@ async function connect(one: Machine, other: Machine): Promise<readonly [Connecti
 }
 
 /** Two machines that take part with each other. */
-async function link(one: Machine, other: Machine): Promise<void> {
+async function link(one: Machine, other: Machine): Promise<Connection> {
   const [there, here] = await connect(one, other)
   one.join(there)
   other.join(here)
+  return there
 }
 
 // The first: what others leave would count.
@@ -157,13 +158,9 @@ test('over another connection than the one it was told of there is no stream, ei
 test('a connection that takes the place of another does not lose the peer', async () => {
   await using a = await Machine.open()
   await using b = await Machine.open()
-  const [there, here] = await connect(a, b)
-  a.join(there)
-  b.join(here)
+  const there = await link(a, b)
   await a.reaches(b, 'over the first')
-  const [thereToo, hereToo] = await connect(a, b)
-  a.join(thereToo)
-  b.join(hereToo)
+  await link(a, b)
   there.abort(new Error('it was dead'))
   await a.reaches(b, 'over the second')
   await b.reaches(a, 'over the second')
@@ -172,9 +169,7 @@ test('a connection that takes the place of another does not lose the peer', asyn
 test('who has left hears no more, and does when it has come back', async () => {
   await using a = await Machine.open()
   await using b = await Machine.open()
-  const [there, here] = await connect(a, b)
-  a.join(there)
-  b.join(here)
+  const there = await link(a, b)
   await a.reaches(b, 'before')
   a.leave(b)
   b.leave(a)
@@ -220,9 +215,7 @@ test('who sends more than any office says is told of, whatever it is', async () 
 test('nothing is kept in the peer store of who has gone', async () => {
   await using a = await Machine.open()
   await using b = await Machine.open()
-  const [there, here] = await connect(a, b)
-  a.join(there)
-  b.join(here)
+  const there = await link(a, b)
   await a.reaches(b, 'hello')
   a.leave(b)
   b.leave(a)

@@ -9,6 +9,7 @@ import {
   stop,
   type Topology,
 } from '@libp2p/interface'
+import { Allowance } from './allowance.ts'
 import { MessageError } from './message.ts'
 
 /** What a link may bring, in bytes: so much at once, and so much a second. An office of 200 brings some 150 bytes/s. */
@@ -51,8 +52,8 @@ type Link = {
   readonly streams: Set<Stream>
   /** Resolves once gossipsub knows of it. */
   readonly ready: Promise<void>
-  credit: number
-  creditAt: number
+  /** Of bytes. */
+  readonly allowance: Allowance
 }
 
 /**
@@ -157,8 +158,7 @@ export class Gossip implements Startable {
       ready: turn().then(() => {
         if (this.#links.get(id) === link) void this.#topology?.onConnect?.(peer, connection)
       }),
-      credit: mostAtOnce,
-      creditAt: this.#options.now(),
+      allowance: new Allowance({ atOnce: mostAtOnce, perSecond, now: this.#options.now }),
     }
     this.#links.set(id, link)
   }
@@ -223,11 +223,8 @@ export class Gossip implements Startable {
     stream.addEventListener('message', ({ data }) => this.#pay(link, data.byteLength))
   }
 
-  #pay(link: Link, price: number): void {
-    const now = this.#options.now()
-    link.credit = Math.min(mostAtOnce, link.credit + ((now - link.creditAt) / 1000) * perSecond) - price
-    link.creditAt = now
-    if (link.credit < 0) link.onFlood(new MessageError('FLOOD', `more than ${perSecond} bytes of gossip a second`))
+  #pay({ allowance, onFlood }: Link, bytes: number): void {
+    if (!allowance.take(bytes)) onFlood(new MessageError('FLOOD', `more than ${perSecond} bytes of gossip a second`))
   }
 }
 

@@ -1,3 +1,4 @@
+import { Allowance } from './allowance.ts'
 import { prefixLength } from './digest-prefix.ts'
 import type { Holdings } from './holdings.ts'
 import { type HoldingsMessage, MessageError } from './message.ts'
@@ -36,21 +37,21 @@ export class HoldingsInbox {
   #parts = 0
   /** While something is missing: until the peer is asked again. */
   #asking: Disposable | undefined
-  #credit = mostAtOnce
-  #creditAt: number
+  readonly #allowance: Allowance
   #closed = false
 
   constructor(options: HoldingsInboxOptions) {
     this.#options = options
     this.#after = options.after ?? ((ms, then) => setTimeout(then, ms).unref())
-    this.#creditAt = options.now()
+    this.#allowance = new Allowance({ atOnce: mostAtOnce, perSecond, now: options.now })
   }
 
   /** @throws MessageError `FLOOD`, `ENDLESS`: the session is to end */
   receive(message: HoldingsMessage): void {
     if (this.#closed) return
     const { seq, reset, more, add, remove } = message
-    this.#pay(perMessage + (add.length + remove.length) / prefixLength)
+    if (!this.#allowance.take(perMessage + (add.length + remove.length) / prefixLength))
+      throw new MessageError('FLOOD', `more than ${perSecond} prefixes a second are announced`)
     const { peer, holdings } = this.#options
     const missed = seq !== this.#next
     this.#next = seq + 1
@@ -79,12 +80,5 @@ export class HoldingsInbox {
   #stopAsking(): void {
     this.#asking?.[Symbol.dispose]()
     this.#asking = undefined
-  }
-
-  #pay(price: number): void {
-    const now = this.#options.now()
-    this.#credit = Math.min(mostAtOnce, this.#credit + ((now - this.#creditAt) / 1000) * perSecond) - price
-    this.#creditAt = now
-    if (this.#credit < 0) throw new MessageError('FLOOD', `more than ${perSecond} prefixes a second are announced`)
   }
 }

@@ -1,5 +1,6 @@
 import { mostRows, type Told } from '@shoal/retention/office-popularity'
 import { type Row, strongest } from '@shoal/retention/popularity'
+import { Allowance } from './allowance.ts'
 import type { Utterance } from './gossip.ts'
 import { decodePopularity, encodePopularity, MessageError, type PopularMessage } from './message.ts'
 import { fieldsOf, isTellable, stepsOf, toldOf } from './popularity-message.ts'
@@ -21,9 +22,9 @@ const perMessage = 32
 const leastInterval = 5 * 60_000
 const intervalEach = 15_000
 
-/** Messages that one peer may say: so many at once, and one in so many ms after that. */
+/** Messages that one peer may say: so many at once, and so many a second after that. */
 const mostAtOnce = 8
-const sayEvery = 30_000
+const perSecond = 1 / 30
 
 /** What others may know of this machine, and what it hears of them. */
 export type PopularityExchange = {
@@ -49,8 +50,8 @@ export type PopularityGossipOptions = PopularityExchange & {
   readonly random: () => number
 }
 
-/** How much an author may still say, since when, and the number of what it has said last. */
-type Account = { credit: number; creditAt: number; sequence: bigint }
+/** What an author may say, and the number of what it has said last. */
+type Account = { readonly allowance: Allowance; sequence: bigint }
 
 /**
  * What machines tell each other of what is pulled on them. Who comes is told all once; after that each says what has changed,
@@ -92,7 +93,7 @@ export class PopularityGossip {
 
   /** A member says so itself. */
   receive(member: string, message: PopularMessage): void {
-    if (this.#pay(this.#accountOf(member))) this.#options.heard(member, toldOf(message))
+    if (this.#accountOf(member).allowance.take(1)) this.#options.heard(member, toldOf(message))
   }
 
   /** What has come by gossip. @returns whether to pass it on */
@@ -104,7 +105,7 @@ export class PopularityGossip {
     const told = read(bytes)
     if (!told) return false
     account.sequence = sequence
-    if (!this.#pay(account)) return false
+    if (!account.allowance.take(1)) return false
     this.#options.heard(author, told)
     return true
   }
@@ -138,19 +139,10 @@ export class PopularityGossip {
   #accountOf(member: string): Account {
     const known = this.#accounts.get(member)
     if (known) return known
-    const account = { credit: mostAtOnce, creditAt: this.#options.now(), sequence: -1n }
+    const allowance = new Allowance({ atOnce: mostAtOnce, perSecond, now: this.#options.now })
+    const account = { allowance, sequence: -1n }
     this.#accounts.set(member, account)
     return account
-  }
-
-  /** @returns whether an author may say one thing more */
-  #pay(account: Account): boolean {
-    const now = this.#options.now()
-    account.credit = Math.min(mostAtOnce, account.credit + (now - account.creditAt) / sayEvery)
-    account.creditAt = now
-    if (account.credit < 1) return false
-    account.credit--
-    return true
   }
 }
 

@@ -1,5 +1,4 @@
-import { NameError } from '@shoal/oci/name'
-import { formatReference, parseReference } from '@shoal/oci/reference'
+import { formatReference, readReference } from '@shoal/oci/reference'
 import { mostRows, type Told } from '@shoal/retention/office-popularity'
 import type { Row } from '@shoal/retention/popularity'
 import { z } from 'zod'
@@ -46,10 +45,6 @@ export function isTellable({ image }: Row): boolean {
 
 /** Whether nothing is left out, so that each image has but one name. */
 function isWholeReference(text: string): boolean {
-  try {
-    return formatReference(parseReference(text)) === text
-  } catch (error) {
-    if (error instanceof NameError) return false
-    throw error
-  }
+  const reference = readReference(text)
+  return reference !== undefined && formatReference(reference) === text
 }

@@ -39,7 +39,7 @@ for (const [what, hash] of Object.entries(hashes))
     )
   })
 
-test('prefixes that a peer has chosen to be alike are spread as any others', () => {
+test('prefixes that a peer has chosen to be alike are spread like all others', () => {
   // Each differs from the others in some bits only: low ones, high ones, both words in step.
   const alike: Record<string, (index: number) => DigestPrefix> = {
     'in the high bits of the low word': index => ({ high: 7, low: (index << 20) >>> 0 }),

@@ -223,7 +223,7 @@ test('a liar that has this machine itself tell it the bytes proves nothing', asy
   const world = new World(1000, 1000)
   world.add('liar', async (digest, request) => {
     const { range = { start: 0, end: 0 } } = request
-    // It, or somebody that belongs to it, asks for them as any peer may.
+    // It, or somebody that belongs to it, asks for them, as a peer may.
     const blob = world.replicas.watch({ ...heldBlob(world.held.get(digest)!), digest })
     const reader = blob.read(range)
     const bytes = Buffer.alloc(64)
